@@ -1,0 +1,60 @@
+"""The exceptions this project raises, as one tree.
+
+HardestFirstError
+ ├── SettingsError          a setting is missing, malformed or contradicts another
+ ├── ScoreError             class scores, embeddings or weights that cannot be ranked
+ ├── WeightsError           weights that are not allowed, not there, or cannot be loaded
+ ├── ImageError             one image that cannot be fetched or decoded (the others go on)
+ ├── LabelConfigError       a label config this backend cannot pre-annotate
+ ├── StoreError             the local database cannot be read or written
+ └── LabelStudioError       Label Studio refused, or did not answer as it must
+      ├── UnreachableError  no answer: it is down, or the address is wrong
+      ├── AccessError       the token is wrong, expired or lacks the right
+      └── PublishError      an order could not be published; the old one still stands
+
+Every message is one line that names the thing and the remedy. None holds a secret.
+"""
+
+
+class HardestFirstError(Exception):
+    """The root: catch this to catch everything this project raises on purpose."""
+
+
+class SettingsError(HardestFirstError):
+    """A setting is missing, malformed or contradicts another."""
+
+
+class ScoreError(HardestFirstError, ValueError):
+    """Class scores, embeddings or weights that cannot be ranked (wrong shape, range, NaN)."""
+
+
+class WeightsError(HardestFirstError):
+    """Weights that are not allowed, not there, or cannot be loaded."""
+
+
+class ImageError(HardestFirstError):
+    """One image that cannot be fetched or decoded. The other images go on."""
+
+
+class LabelConfigError(HardestFirstError):
+    """A label config this backend cannot pre-annotate."""
+
+
+class StoreError(HardestFirstError):
+    """The local database cannot be read or written."""
+
+
+class LabelStudioError(HardestFirstError):
+    """Label Studio refused a call, or did not answer as it must."""
+
+
+class UnreachableError(LabelStudioError):
+    """Label Studio does not answer: it is down, or the address is wrong."""
+
+
+class AccessError(LabelStudioError):
+    """The token is wrong, expired, or lacks the right to do this."""
+
+
+class PublishError(LabelStudioError):
+    """An order could not be published. The old order still stands."""

@@ -1,0 +1,5 @@
+"""`python -m backend VERB`."""
+
+from backend.cli import main
+
+main()

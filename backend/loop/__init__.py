@@ -1,0 +1,1 @@
+"""The loop: score a pool, rank it, publish the order, answer Label Studio."""

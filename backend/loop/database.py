@@ -1,0 +1,131 @@
+"""The database under the store: connections, migrations and clear errors.
+
+SQLite in WAL mode under DATA_DIR by default, PostgreSQL by DATABASE_URL. Every block of
+`begin()` is one transaction: a run killed at any point loses at most the batch in its hands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, Table, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from backend.errors import StoreError
+from backend.settings import Settings
+
+# Any number: it only has to be the same in every process that migrates.
+_MIGRATION_LOCK = 7203118
+
+DatabaseT = TypeVar("DatabaseT", bound="Database")
+
+
+class Database:
+    """One database. Safe to use from several threads and processes.
+
+    Raises:
+        StoreError: it cannot be opened, read or written; one line with the remedy.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            parsed = make_url(url)
+        except ArgumentError:
+            raise StoreError(
+                "DATABASE_URL is no database address: "
+                "give one like postgresql+psycopg://user:password@host/name, or leave it empty."
+            ) from None
+        if parsed.drivername == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        self._where = parsed.render_as_string(hide_password=True)
+        with self._clear_errors():
+            self._engine = create_engine(parsed, pool_pre_ping=True)
+            if self._engine.dialect.name == "sqlite":
+                event.listen(self._engine, "connect", _tune_sqlite)
+            _migrate(self._engine)
+
+    @classmethod
+    def from_settings(cls: type[DatabaseT], settings: Settings) -> DatabaseT:
+        """The database that DATABASE_URL or DATA_DIR names."""
+        url = settings.database_url.get_secret_value()
+        if url:
+            return cls(url)
+        try:
+            settings.data_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"DATA_DIR {settings.data_dir} cannot be made ({error.strerror}): "
+                "name a folder this account may write to."
+            ) from None
+        return cls(f"sqlite:///{(settings.data_dir / 'store.sqlite3').absolute()}")
+
+    def close(self) -> None:
+        """Release the connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """A connection in one transaction, committed when the block ends well."""
+        with self._clear_errors(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (SQLAlchemyError, OSError) as error:
+            cause = str(getattr(error, "orig", None) or error).splitlines()[0]
+            raise StoreError(
+                f"The store {self._where} failed ({cause}): "
+                "check that it is reachable, writable and not out of disk space, then run again; "
+                "what was stored before is kept."
+            ) from error
+
+    def upsert(
+        self, connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Insert rows, replacing those with the same primary key."""
+        if not rows:
+            return
+        insert = (
+            postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
+        )(table)
+        keys = [column.name for column in table.primary_key]
+        values = {c.name: insert.excluded[c.name] for c in table.columns if c.name not in keys}
+        connection.execute(
+            insert.on_conflict_do_update(index_elements=keys, set_=values), list(rows)
+        )
+
+
+def _tune_sqlite(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    # Readers go on beside one writer; a writer waits its turn instead of failing.
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA busy_timeout=30000")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()
+
+
+def _migrate(engine: Engine) -> None:
+    """Bring the tables to the newest schema; one process at a time does it."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"SELECT pg_advisory_lock({_MIGRATION_LOCK})")
+        else:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        connection.commit()
+        if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"SELECT pg_advisory_unlock({_MIGRATION_LOCK})")

@@ -1,0 +1,148 @@
+"""What Label Studio is answered: predictions of tasks, from the store where they are scored."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from backend.errors import HardestFirstError, StoreError
+from backend.label_studio.client import TaskRef
+from backend.label_studio.label_map import LabelMap
+from backend.label_studio.results import to_results
+from backend.loop.store import Publication, ScoredTask, Store
+from backend.loop.worker import ScoringWorker
+from backend.settings import Settings
+from backend.uncertainty import combine
+
+logger = logging.getLogger(__name__)
+
+# The version Label Studio is told before anything was published.
+UNPUBLISHED = "hf-unpublished"
+
+# Label Studio waits 100 s for /predict; the rest is for sending the answer.
+PREDICT_SECONDS = 85.0
+
+
+class Predictor:
+    """Answers predict requests. Thread-safe; one serves the whole process.
+
+    Args:
+        settings: thresholds and weights.
+        store: where scores are.
+        worker: scores what the store does not know.
+    """
+
+    def __init__(self, settings: Settings, store: Store, worker: ScoringWorker) -> None:
+        self._settings = settings
+        self._store = store
+        self._worker = worker
+
+    def published_version(self, project_id: int) -> str:
+        """The model version of the order that Label Studio serves. Never touches the model."""
+        live = self._store.publication(project_id)
+        return UNPUBLISHED if live is None else live.model_version
+
+    def predict(
+        self, project_id: int, tasks: Sequence[Mapping[str, Any]], label_config: str
+    ) -> list[dict[str, Any] | list[Any]]:
+        """One answer for each task, in their order.
+
+        An answer is a prediction (`result`, `score` 0..1 with the lowest served first,
+        `model_version`), or an empty list for a task whose image failed or is not ready in time:
+        Label Studio then keeps no prediction, and the other tasks' stand.
+
+        Raises:
+            LabelConfigError: the label config has no rectangles to fill.
+        """
+        live = self._store.publication(project_id)
+        refs = [TaskRef.from_request(task) for task in tasks]
+        known = {} if live is None else self._scored(project_id, live.detector, refs)
+        missing = [ref for ref in refs if ref.id not in known]
+        if missing:
+            known.update(self._score_missing(project_id, missing, label_config))
+        named = {
+            version: self._naming(version, label_config)
+            for version in {scored.detector for scored in known.values()}
+        }
+        places = {} if live is None else self._store.ranks_of(live.model_version, list(known))
+        return [
+            self._answer(known[ref.id], live, places, named[known[ref.id].detector])
+            if ref.id in known
+            else []
+            for ref in refs
+        ]
+
+    def _scored(
+        self, project_id: int, detector: str, refs: Sequence[TaskRef]
+    ) -> dict[int, ScoredTask]:
+        return self._store.scored_tasks(project_id, detector, [ref.id for ref in refs])
+
+    def _score_missing(
+        self, project_id: int, missing: Sequence[TaskRef], label_config: str
+    ) -> dict[int, ScoredTask]:
+        """What the loaded detector has scored, or scores now. Failures are logged, by task."""
+        deadline = time.monotonic() + PREDICT_SECONDS
+        try:
+            detector = self._worker.detector_version(PREDICT_SECONDS)
+        except HardestFirstError as error:
+            logger.error("project %s: %d tasks unanswered: %s", project_id, len(missing), error)
+            return {}
+        known = self._scored(project_id, detector, missing)
+        fresh = [ref for ref in missing if ref.id not in known]
+        if fresh:
+            report = self._worker.score(
+                project_id, fresh, label_config=label_config, timeout=deadline - time.monotonic()
+            )
+            for task_id, reason in report.skipped.items():
+                logger.warning("project %s task %s: no prediction: %s", project_id, task_id, reason)
+            known.update(self._scored(project_id, detector, fresh))
+        return known
+
+    def _naming(self, detector: str, label_config: str) -> tuple[tuple[str, ...], LabelMap]:
+        names = self._store.class_names(detector)
+        if names is None:
+            raise StoreError(
+                f"The store holds scores of detector {detector} without its class names: "
+                "run `python -m backend score` for this project."
+            )
+        return names, LabelMap.build(label_config, names)
+
+    def _answer(
+        self,
+        scored: ScoredTask,
+        live: Publication | None,
+        places: Mapping[int, int],
+        naming: tuple[tuple[str, ...], LabelMap],
+    ) -> dict[str, Any]:
+        class_names, label_map = naming
+        return {
+            "result": to_results(
+                scored.detections,
+                class_names,
+                label_map,
+                threshold=self._settings.model_score_threshold,
+            ),
+            "score": self._rank_score(scored, live, places),
+            "model_version": UNPUBLISHED if live is None else live.model_version,
+        }
+
+    def _rank_score(
+        self, scored: ScoredTask, live: Publication | None, places: Mapping[int, int]
+    ) -> float:
+        """Where this task stands in the served order, 0..1, lowest first.
+
+        A task that came after the order was published is put right behind those that are more
+        uncertain; half a place keeps it apart from the published ones.
+        """
+        weights = self._settings.strategy_weights if live is None else live.strategy_weights
+        scores = {name: [value] for name, value in asdict(scored.scores).items()}
+        uncertainty = float(combine(scores, weights)[0])
+        if live is None:
+            return uncertainty
+        place = places.get(scored.task_id)
+        if place is not None:
+            return (place - 0.5) / live.ranked
+        return self._store.more_uncertain(live.model_version, uncertainty) / live.ranked

@@ -1,0 +1,131 @@
+"""From stored scores and embeddings to an order: which task is served first, and why.
+
+No model runs here and nothing is fetched: ranking anew for another strategy or weight is cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.diversity import rank
+from backend.errors import SettingsError
+from backend.loop.store import IMAGE_VIEW, ScoreColumns, Store
+from backend.settings import STRATEGIES
+from backend.uncertainty import MEASURES, ImageScores, combine
+
+# How much the object crops count beside the whole image, as a share of the cosine.
+CROP_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class RankedTask:
+    """One place of an order. Rank 1 is served first.
+
+    `uncertainty_score` is public: 0..1, lower = more uncertain.
+    """
+
+    rank: int
+    task_id: int
+    uncertainty_score: float
+    scores: ImageScores
+
+
+@dataclass(frozen=True)
+class RankOptions:
+    """What decides an order. `seed` decides only the random strategy."""
+
+    strategy: str = "diverse_uncertainty"
+    weights: Mapping[str, float] | None = None
+    diversity_weight: float = 0.4
+    limit: int = 500
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.strategy not in STRATEGIES:
+            raise SettingsError(
+                f"STRATEGY {self.strategy!r} is unknown: take one of {', '.join(STRATEGIES)}."
+            )
+
+    @property
+    def spreads(self) -> bool:
+        """Whether this strategy looks at embeddings."""
+        return self.strategy in ("diverse_uncertainty", "diversity")
+
+
+def rank_tasks(
+    columns: ScoreColumns,
+    options: RankOptions,
+    *,
+    embeddings: NDArray[np.float32] | None = None,
+    labelled: NDArray[np.float32] | None = None,
+    sequence_keys: Sequence[str] | None = None,
+) -> list[RankedTask]:
+    """All N tasks of `columns`, first place first.
+
+    Args:
+        columns: the scores of N tasks.
+        options: strategy, weights and limit.
+        embeddings: (N, D) unit rows; needed by the strategies that spread.
+        labelled: (M, D) unit rows of images that are labelled already.
+        sequence_keys: N names; images of one sequence count as near-duplicates. An empty name
+            belongs to no sequence.
+    """
+    public = _public_scores(columns, options)
+    if options.strategy == "random":
+        order = np.random.default_rng(options.seed).permutation(len(public))
+    elif options.spreads:
+        if embeddings is None:
+            raise ValueError(f"strategy {options.strategy!r} needs embeddings")
+        order = rank(
+            embeddings,
+            1.0 - public,
+            limit=options.limit,
+            diversity_weight=1.0 if options.strategy == "diversity" else options.diversity_weight,
+            labelled=labelled,
+            keys=sequence_keys,
+        ).order
+    else:
+        order = np.argsort(public, kind="stable")
+    return [
+        RankedTask(
+            rank=place,
+            task_id=int(columns.task_ids[row]),
+            uncertainty_score=float(public[row]),
+            scores=ImageScores(
+                lowest_confidence=float(columns.lowest_confidence[row]),
+                margin_sampling=float(columns.margin_sampling[row]),
+                entropy=float(columns.entropy[row]),
+            ),
+        )
+        for place, row in enumerate(order.tolist(), start=1)
+    ]
+
+
+def _public_scores(columns: ScoreColumns, options: RankOptions) -> NDArray[np.float64]:
+    """(N,) 0..1, lower = more uncertain: the strategy's own score, or the combination."""
+    by_name = {name: getattr(columns, name) for name in MEASURES}
+    if options.strategy in MEASURES:
+        chosen: NDArray[np.float64] = by_name[options.strategy]
+        return chosen
+    return combine(by_name, options.weights)
+
+
+def load_embeddings(
+    store: Store, encoder: str, crops: str | None, image_hashes: Sequence[str]
+) -> NDArray[np.float32]:
+    """(N, D) unit rows that hold the whole image and, where kept, its object crops.
+
+    Both parts stand side by side, so the cosine of two rows is the weighted mean of the cosine of
+    the images and the cosine of their crops. `crops` names the crop view, None where there is none.
+    """
+    images = store.embeddings(encoder, IMAGE_VIEW, image_hashes)
+    if crops is None or not len(images):
+        return images
+    objects = store.embeddings(encoder, crops, image_hashes)
+    return np.hstack([np.sqrt(1 - CROP_SHARE) * images, np.sqrt(CROP_SHARE) * objects]).astype(
+        np.float32
+    )

@@ -1,0 +1,73 @@
+"""Keeps Label Studio serving the published order.
+
+Connecting an ML backend sets a project's model version to the backend's title. No prediction has
+that version, so Label Studio would serve tasks at random and ask the backend about each of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from backend.errors import HardestFirstError
+from backend.label_studio.client import Studio
+from backend.label_studio.publish import is_order_live
+from backend.loop.store import Store
+from backend.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# Label Studio calls /setup in the middle of connecting; it is done by then.
+_DELAY_SECONDS = 3.0
+
+
+class OrderKeeper:
+    """Looks, shortly after it was told to, whether a project still serves its published order."""
+
+    def __init__(self, settings: Settings, store: Store, *, delay: float = _DELAY_SECONDS) -> None:
+        self._settings = settings
+        self._store = store
+        self._delay = delay
+        self._lock = threading.Lock()
+        self._waiting: dict[int, threading.Timer] = {}
+
+    def look_soon(self, project_id: int) -> None:
+        """Look after a moment; asking again within it changes nothing."""
+        with self._lock:
+            if project_id in self._waiting:
+                return
+            timer = threading.Timer(self._delay, self._look_and_log, [project_id])
+            timer.daemon = True
+            self._waiting[project_id] = timer
+            timer.start()
+
+    def stop(self) -> None:
+        """Forget what was asked for."""
+        with self._lock:
+            for timer in self._waiting.values():
+                timer.cancel()
+            self._waiting.clear()
+
+    def _look_and_log(self, project_id: int) -> None:
+        with self._lock:
+            self._waiting.pop(project_id, None)
+        try:
+            if restore_order(Studio.from_settings(self._settings), self._store, project_id):
+                logger.info("project %s: the published order is served again", project_id)
+        except HardestFirstError as error:
+            logger.warning("project %s: the order could not be checked: %s", project_id, error)
+
+
+def restore_order(studio: Studio, store: Store, project_id: int) -> bool:
+    """Make Label Studio serve the published order if it does not; True when it had to.
+
+    Raises:
+        LabelStudioError: Label Studio does not answer or refuses.
+    """
+    live = store.publication(project_id)
+    if live is None or is_order_live(studio, project_id, live.model_version):
+        return False
+    if live.model_version not in studio.model_versions(project_id):
+        return False
+    studio.set_order(project_id, live.model_version)
+    return True

@@ -1,0 +1,138 @@
+"""The one thread that owns the models: requests queue to it and are scored in batches."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+
+from backend.errors import HardestFirstError
+from backend.label_studio.client import TaskRef
+from backend.loop.scoring import Scorer, ScoringReport
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Request:
+    project_id: int
+    label_config: str
+    task: TaskRef
+    # None when scored, else the reason why not.
+    done: Future[str | None] = field(default_factory=Future)
+
+
+class ScoringWorker:
+    """Scores tasks for many callers at once, on one thread.
+
+    Args:
+        load: loads the models; called once, on the worker's thread, when it starts.
+        max_batch: how many waiting tasks are taken at once.
+    """
+
+    def __init__(self, load: Callable[[], Scorer], *, max_batch: int = 64) -> None:
+        self._load = load
+        self._loaded: Future[str] = Future()
+        self._max_batch = max_batch
+        self._queue: SimpleQueue[_Request | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="scoring-worker", daemon=True)
+
+    def start(self) -> None:
+        """Begin to load the models in the background."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish the batch in hand and end the thread."""
+        self._queue.put(None)
+        self._thread.join(timeout=30)
+
+    def detector_version(self, timeout: float) -> str:
+        """The version of the loaded detector; waits for it at most `timeout` seconds.
+
+        Raises:
+            HardestFirstError: it cannot be loaded, or is not loaded in time.
+        """
+        try:
+            return self._loaded.result(timeout)
+        except FutureTimeoutError:  # not the builtin before Python 3.11
+            raise HardestFirstError(
+                f"the models are still loading after {timeout:.0f} s: ask again in a minute"
+            ) from None
+
+    def score(
+        self, project_id: int, tasks: Sequence[TaskRef], *, label_config: str, timeout: float
+    ) -> ScoringReport:
+        """Score tasks into the store and wait for it, at most `timeout` seconds.
+
+        What is not ready by then stays queued: it is in the store when it is asked for again.
+        """
+        requests = [_Request(project_id, label_config, task) for task in tasks]
+        for request in requests:
+            self._queue.put(request)
+        wait([request.done for request in requests], timeout=timeout)
+        report = ScoringReport()
+        for request in requests:
+            if not request.done.done():
+                reason: str | None = f"not scored within {timeout:.0f} s; it is still queued"
+            else:
+                reason = request.done.result()
+            if reason is None:
+                report.scored += 1
+            else:
+                report.skipped[request.task.id] = reason
+        return report
+
+    def _run(self) -> None:
+        try:
+            scorer = self._load()
+        except Exception as error:
+            logger.error("the models cannot be loaded: %s", error)
+            self._loaded.set_exception(error)
+        else:
+            self._loaded.set_result(scorer.detector_version)
+        while True:
+            batch = self._next_batch()
+            if batch is None:
+                return
+            try:
+                self._loaded.result()
+                self._score(scorer, batch)
+            except HardestFirstError as error:
+                _finish(batch, str(error))
+            except Exception:
+                # The worker must outlive any one batch: the next request needs it.
+                logger.exception("scoring a batch failed")
+                _finish(batch, "scoring failed; the backend's log holds the details")
+
+    def _next_batch(self) -> list[_Request] | None:
+        batch: list[_Request] = []
+        try:
+            while len(batch) < self._max_batch:
+                request = self._queue.get_nowait() if batch else self._queue.get()
+                if request is None:
+                    _finish(batch, "the backend is shutting down")
+                    return None
+                batch.append(request)
+        except Empty:
+            pass
+        return batch
+
+    def _score(self, scorer: Scorer, batch: list[_Request]) -> None:
+        for key in {(request.project_id, request.label_config) for request in batch}:
+            mine = [r for r in batch if (r.project_id, r.label_config) == key]
+            project_id, label_config = key
+            report = scorer.score(
+                project_id, [request.task for request in mine], label_config=label_config
+            )
+            for request in mine:
+                request.done.set_result(report.skipped.get(request.task.id))
+
+
+def _finish(batch: Sequence[_Request], reason: str) -> None:
+    for request in batch:
+        if not request.done.done():
+            request.done.set_result(reason)

@@ -1,0 +1,44 @@
+"""The Label Studio ML backend: `HardestFirst`, for label-studio-ml's own servers.
+
+Runs under label-studio-ml 1.0.9 (`HardestFirst(label_config, train_output, **kwargs)`) and under
+2.x (`HardestFirst(project_id, label_config)`, made anew for each request). `backend.server` speaks
+the same protocol without label-studio-ml, through the same `Predictor`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from label_studio_ml.model import LabelStudioMLBase
+
+from backend.label_studio.protocol import project_number
+from backend.loop.assembly import shared_predictor
+
+
+class HardestFirst(LabelStudioMLBase):  # type: ignore[misc]
+    """Pre-annotates tasks with detections; the lowest score is the task to label first."""
+
+    def setup(self) -> None:
+        """Tell Label Studio the published version. Called by label-studio-ml 2.x only."""
+        project_id = project_number(self.project_id)
+        if project_id is not None:
+            self.set("model_version", shared_predictor().published_version(project_id))
+
+    def predict(
+        self, tasks: list[dict[str, Any]], context: dict[str, Any] | None = None, **kwargs: Any
+    ) -> list[dict[str, Any] | list[Any]]:
+        """One prediction for each task, in order; see `Predictor.predict`."""
+        answers: dict[int, dict[str, Any] | list[Any]] = {}
+        for project_id in {project_number(task.get("project")) for task in tasks}:
+            if project_id is None:
+                continue
+            mine = [i for i, task in enumerate(tasks) if project_number(task.get("project")) == project_id]
+            predicted = shared_predictor().predict(
+                project_id, [tasks[i] for i in mine], self.label_config
+            )
+            answers.update(zip(mine, predicted, strict=True))
+        return [answers.get(i, []) for i in range(len(tasks))]
+
+    def fit(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Acknowledge an event. Training on annotations is not part of this version."""
+        return {}

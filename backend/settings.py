@@ -1,0 +1,164 @@
+"""Every setting, once: its name, type, default and meaning.
+
+Read from the environment (and nothing else) by `Settings()`; importing this module reads nothing.
+The README's table is checked against this class by a test.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from backend.errors import ScoreError, SettingsError
+from backend.uncertainty import DEFAULT_WEIGHTS, parse_weights
+
+STRATEGIES: dict[str, str] = {
+    "diverse_uncertainty": "combined uncertainty, spread over what the images show",
+    "diversity": "only the spread: farthest first from what is labelled",
+    "combined": "weighted mean of the three uncertainty scores, no spread",
+    "lowest_confidence": "1 - the best class score of a box, no spread",
+    "margin_sampling": "the gap between the best two classes, or class and background, no spread",
+    "entropy": "binary entropy of the best class score, no spread",
+    "random": "a random order, reproducible: the yardstick the others are held against",
+}
+Strategy = Literal[
+    "diverse_uncertainty",
+    "diversity",
+    "combined",
+    "lowest_confidence",
+    "margin_sampling",
+    "entropy",
+    "random",
+]
+
+
+class Settings(BaseSettings):
+    """All settings of the backend. The names below, in capitals, are the environment variables.
+
+    Raises:
+        SettingsError: (from `load_settings`) a value is malformed; the line names the setting.
+    """
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+
+    label_studio_url: str = Field(
+        "http://127.0.0.1:8080", description="Address of Label Studio, with its scheme."
+    )
+    label_studio_api_key: SecretStr = Field(
+        SecretStr(""),
+        description="Personal access token, or a legacy token, of the account that publishes.",
+    )
+    model: str = Field(
+        "yolo11n.pt",
+        description="Detector: a file in MODEL_DIR (.pt, .onnx or an OpenVINO folder), "
+        "or an official Ultralytics name, fetched once.",
+    )
+    model_dir: Path = Field(
+        Path("models"), description="The only folder that weights are loaded from: a .pt is code."
+    )
+    clip_model: str = Field(
+        "ViT-B-32",
+        description="OpenCLIP architecture, or the .json file of one in MODEL_DIR.",
+    )
+    clip_pretrained: str = Field(
+        "laion2b_s34b_b79k", description="OpenCLIP weights: a tag, or a checkpoint in MODEL_DIR."
+    )
+    encoder: Literal["openclip", "detector"] = Field(
+        "openclip",
+        description="What embeds images: OpenCLIP, or the detector's own features "
+        "where no CLIP weights can be had.",
+    )
+    device: str = Field(
+        "auto", description="auto, cpu, cuda or cuda:N. On a CPU models run in OpenVINO."
+    )
+    model_score_threshold: float = Field(
+        0.25, ge=0.0, le=1.0, description="Annotators are shown boxes from this confidence on."
+    )
+    strategy: Strategy = Field("diverse_uncertainty", description="How the queue is ordered.")
+    strategy_weights: Annotated[dict[str, float], NoDecode] = Field(
+        dict(DEFAULT_WEIGHTS),
+        description="Weights of the three uncertainty scores, as "
+        "lowest_confidence=1,margin_sampling=1,entropy=1.",
+    )
+    diversity_weight: float = Field(
+        0.4, ge=0.0, le=1.0, description="0: pure uncertainty order; 1: pure spread."
+    )
+    queue_limit: int = Field(
+        500, ge=1, description="How many tasks are picked one by one for uncertainty and spread."
+    )
+    publish: Literal["all", "queue"] = Field(
+        "all",
+        description="all: every unlabelled task gets boxes and a rank; queue: only the queue does.",
+    )
+    data_dir: Path = Field(
+        Path("var"), description="Scores, embeddings, the image cache and exported models."
+    )
+    database_url: SecretStr = Field(
+        SecretStr(""),
+        description="SQLAlchemy URL of PostgreSQL; empty: SQLite under DATA_DIR.",
+    )
+    basic_auth_user: str = Field("", description="User that Label Studio connects with.")
+    basic_auth_pass: SecretStr = Field(SecretStr(""), description="Its password.")
+    port: int = Field(9090, ge=1, le=65535, description="Port of `serve`.")
+    host: str = Field("127.0.0.1", description="Address `serve` listens on.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="How much is logged."
+    )
+    image_cache_mb: int = Field(
+        2048, ge=0, description="Size of the image cache on disk, in MB; 0 keeps none."
+    )
+    local_files_root: str = Field(
+        "",
+        description="Label Studio's document root, where this machine sees it too: local files are "
+        "then read from disk instead of over HTTP.",
+    )
+    sequence_field: str = Field(
+        "",
+        description="Task data field that names an image's sequence (video, burst); "
+        "images of one sequence count as near-duplicates.",
+    )
+
+    @field_validator("strategy_weights", mode="before")
+    @classmethod
+    def _parse_weights(cls, value: Any) -> Any:
+        return parse_weights(value) if isinstance(value, str) else value
+
+    @field_validator("label_studio_url")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return value.rstrip("/")
+
+    @property
+    def image_cache_dir(self) -> Path:
+        """Where downloaded images are kept."""
+        return self.data_dir / "images"
+
+    @property
+    def export_dir(self) -> Path:
+        """Where models converted for this machine are kept."""
+        return self.data_dir / "exports"
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Settings from the environment; `overrides` (field names) win over it.
+
+    Raises:
+        SettingsError: a value is malformed; one line names the setting and what it takes.
+    """
+    try:
+        return Settings(**overrides)
+    except (ValidationError, ScoreError) as error:
+        raise SettingsError(_first_line(error)) from None
+
+
+def _first_line(error: ValidationError | ScoreError) -> str:
+    if isinstance(error, ScoreError):
+        return f"STRATEGY_WEIGHTS: {error}"
+    first = error.errors(include_url=False, include_input=False)[0]
+    name = str(first["loc"][0]).upper() if first["loc"] else "settings"
+    return f"{name}: {first['msg']}. The README's table of settings says what it takes."

@@ -1,0 +1,61 @@
+"""The contract of a detector: what the rest of the project may rely on, whatever runs behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.detections import Detections
+from backend.vision.letterbox import Letterbox
+from backend.vision.picture import Picture
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """One image, ready for a detector.
+
+    Args:
+        pixels: (3, H, W) uint8 RGB, letterboxed.
+        letterbox: the way from input pixels back to image pixels.
+    """
+
+    pixels: NDArray[np.uint8]
+    letterbox: Letterbox
+
+
+class Detector(Protocol):
+    """Finds objects. Glossary: N images in a batch, C classes, D feature dimensions."""
+
+    @property
+    def version(self) -> str:
+        """12 hex digits that change whenever the same image may be scored differently."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """(C,) names, in the order of `Detections.class_scores`."""
+
+    @property
+    def input_size(self) -> int:
+        """The longer side of its input, in pixels. More resolution than this is never used."""
+
+    @property
+    def floor(self) -> float:
+        """Boxes below this class score (0..1) are dropped."""
+
+    def prepare(self, picture: Picture) -> Prepared:
+        """Scale and pad. Cheap, and safe to call from many threads."""
+
+    def detect(self, batch: Sequence[Prepared]) -> list[Detections]:
+        """The objects of each image, in order. Call it from one thread at a time."""
+
+    def features(self, batch: Sequence[Prepared]) -> NDArray[np.float32]:
+        """(N, D) float32 rows of length 1 that say what each image shows."""
+
+    def detect_with_features(
+        self, batch: Sequence[Prepared]
+    ) -> tuple[list[Detections], NDArray[np.float32]]:
+        """Both of the above for the price of one."""

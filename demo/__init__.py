@@ -1,0 +1,1 @@
+"""A generated inspection line: demo images, and the small models that go with them."""

@@ -68,7 +68,8 @@ class Detections:
     @property
     def class_ids(self) -> NDArray[np.intp]:
         """(N,) the index of each box's best class."""
-        return self.class_scores.argmax(axis=1)
+        best: NDArray[np.intp] = self.class_scores.argmax(axis=1)
+        return best
 
     def above(self, threshold: float) -> Detections:
         """The boxes whose confidence is at least `threshold` (0..1)."""

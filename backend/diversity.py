@@ -1,106 +1,384 @@
-"""proto"""
+"""From utilities and embeddings to an order: useful images first, no two of them alike.
+
+Uncertainty alone picks the same hard picture over and over: neighbouring frames of one film are
+equally hard. `pick_diverse` therefore weighs each image's utility against its distance to all that
+is labelled or already picked, and `rank` lets only one of a group of near-duplicates stand in line
+before it.
+
+Distances are cosine distances, 1 - cosine: 0 (same direction) over 1 (orthogonal) to 2 (opposite).
+Below 1e-6 they count as 0, since float32 embeddings cannot tell such images apart. Utilities are
+0..1, higher = more useful.
+
+Glossary: N images of the pool, M labelled images, D dims of an embedding, n picks, L groups.
+"""
+
 from __future__ import annotations
+
+import operator
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-BATCH=256; POOL=4096; BLOCK=4096
-COINCIDENT=1e-6
+from backend.errors import ScoreError
+from backend.selection import LazyGreedy, UnitRows, find_leaders
 
-class UnitRows:
-    def __init__(self, raw):
-        self.raw=raw
-        self.inv=np.empty(len(raw),np.float32)
-        for s in range(0,len(raw),BLOCK):
-            b=np.asarray(raw[s:s+BLOCK],np.float32)
-            self.inv[s:s+BLOCK]=np.einsum("ij,ij->i",b,b)
-        self.inv=1/np.sqrt(self.inv)
-        self.slack=2*(raw.shape[1]+8)*2.0**-24
-    def exact(self, rows):
-        x=self.raw[rows].astype(np.float64)
-        x/=np.sqrt((x*x).sum(axis=1,keepdims=True))
-        return (np.rint(x*2**24)/2**24).astype(np.float32)
-    def rough(self, rows, refs):
-        x=np.asarray(self.raw[rows],np.float32)
-        return 1-(x@refs.T).max(axis=1)*self.inv[rows]
+__all__ = ["Pick", "Ranking", "gamma_of", "near_duplicate_groups", "pick_diverse", "rank"]
 
-class Greedy:
-    def __init__(self, rows, weights, priority, labelled, n):
-        N,D=rows.raw.shape
-        self.rows=rows; self.w=weights; self.priority=priority
-        M=0 if labelled is None else len(labelled)
-        self.refs=np.empty((M+n,D),np.float32); self.count=M
-        self.reach=np.full(N,2.0); self.seen=np.zeros(N,np.int32); self.exact=np.zeros(N,bool)
-        self.bounds=weights*2
-        self.pool=None
-        self.stats=dict(refresh=0,rows=0,settle=0,srows=0,fill=0)
-        if M:
-            l=UnitRows(labelled)
-            for s in range(0,M,BLOCK): self.refs[s:min(M,s+BLOCK)]=l.exact(slice(s,min(M,s+BLOCK)))
-    def survey(self, limit=None):
-        c=min(self.count, limit or self.count)
-        N=len(self.reach)
-        for s in range(0,N,BLOCK):
-            sl=slice(s,min(N,s+BLOCK))
-            self.reach[sl]=np.minimum(self.reach[sl],self.rows.rough(sl,self.refs[:c])+self.rows.slack)
-        self.seen[:]=c; self.exact[:]=False
-        m=self.bounds>=0
-        self.bounds[m]=(self.w*self.reach)[m]
-    def fill(self):
-        self.stats["fill"]+=1
-        size=min(POOL,len(self.bounds))
-        kth=np.partition(self.bounds,-size)[-size]
-        above=np.flatnonzero(self.bounds>kth); tied=np.flatnonzero(self.bounds==kth)
-        tied=tied[np.argsort(self.priority[tied])]
-        cut=size-len(above)
-        pool=np.concatenate([above,tied[:cut]])
-        self.pool=pool[np.argsort(self.priority[pool])]
-        self.rest=(kth, self.priority[tied[cut]] if cut<len(tied) else len(self.bounds))
-    def best(self):
-        if self.pool is None: self.fill()
-        while True:
-            b=self.bounds[self.pool]; k=int(b.argmax()); i=int(self.pool[k])
-            if not(b[k]>self.rest[0] or (b[k]==self.rest[0] and self.priority[i]<self.rest[1])):
-                self.fill(); continue
-            if b[k]<=0: return None
-            if self.seen[i]<self.count:
-                if len(b)>BATCH: top=self.pool[np.argpartition(b,-BATCH)[-BATCH:]]
-                else: top=self.pool
-                self.refresh(top[(self.seen[top]<self.count)&(self.seen[top]>=self.seen[i])&(self.bounds[top]>0)])
-            elif not self.exact[i]:
-                fl=self.w[i]*(self.reach[i]-2*self.rows.slack)
-                m=np.flatnonzero((b>=fl)&(self.seen[self.pool]==self.count)&~self.exact[self.pool])
-                self.settle(self.pool[m[:BATCH]] if k in m[:BATCH] else np.array([i]))
-            else: return i
-    def refresh(self, rows):
-        self.stats["refresh"]+=1; self.stats["rows"]+=len(rows)
-        first=self.seen[rows].min()
-        d=self.rows.rough(rows,self.refs[first:self.count]).astype(float)
-        self.exact[rows]&=d-self.rows.slack>=self.reach[rows]
-        self.reach[rows]=np.minimum(self.reach[rows],d+self.rows.slack)
-        self.seen[rows]=self.count
-        self.bounds[rows]=self.w[rows]*self.reach[rows]
-    def settle(self, rows):
-        self.stats["settle"]+=1; self.stats["srows"]+=len(rows)
-        u=self.rows.exact(rows); refs=self.refs[:self.count]
-        c=u@refs.T
-        near=refs[(c>=c.max(axis=1,keepdims=True)-self.rows.slack).any(axis=0)]
-        d=1-(u.astype(float)@near.astype(float).T).max(axis=1)
-        d[d<COINCIDENT]=0
-        self.reach[rows]=d; self.exact[rows]=True; self.bounds[rows]=self.w[rows]*d
-    def take(self,i):
-        self.refs[self.count]=self.rows.exact([i])[0]; self.count+=1; self.bounds[i]=-1
+Embeddings = NDArray[np.floating[Any]]
+Indices = NDArray[np.intp]
 
-def pick(E,u,n,w=0.4,labelled=None,limit=64,stats=None):
-    rows=UnitRows(E); N=len(E)
-    gamma=(1-w)/w
-    g=Greedy(rows,u**gamma,np.arange(N),labelled,n)
-    out=[]; gains=[]
+
+@dataclass(frozen=True, eq=False)
+class Pick:
+    """The images a greedy pick chose.
+
+    Args:
+        indices: (n,) row numbers, in the order of choice.
+        gains: (n,) what each was worth when it was chosen, at least 0, higher = better. Never
+            rising, but for the first pick when nothing is labelled (see `pick_diverse`).
+    """
+
+    indices: Indices
+    gains: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """A pool in the order in which it should be labelled.
+
+    Args:
+        order: (N,) all row numbers, the one to label first in front.
+        groups: (N,) the row number of the image that stands for each image: its own for a
+            representative, another's for a near-duplicate, and -1 - m for a near-duplicate of
+            labelled image m.
+        picked: how many rows at the front of `order` were picked for diversity.
+    """
+
+    order: Indices
+    groups: Indices
+    picked: int
+
+
+def gamma_of(diversity_weight: float) -> float:
+    """The exponent of the utility in a gain: gamma = (1 - w) / w.
+
+    The greedy choice by u ** gamma * distance is the choice by the weighted geometric mean
+    u ** (1 - w) * distance ** w, so w says how much diversity counts.
+
+    Args:
+        diversity_weight: w in 0 (only utility counts) to 1 (only distance counts).
+
+    Returns:
+        gamma, infinite for w = 0, falling to 0 for w = 1.
+
+    Raises:
+        ScoreError: w is outside 0..1 or NaN.
+
+    >>> gamma_of(0.5), gamma_of(1.0), gamma_of(0.0)
+    (1.0, 0.0, inf)
+    """
+    if not 0 <= diversity_weight <= 1:
+        raise ScoreError(f"diversity_weight must lie in 0..1, not {diversity_weight}")
+    return float("inf") if diversity_weight == 0 else (1 - diversity_weight) / diversity_weight
+
+
+def pick_diverse(
+    embeddings: Embeddings,
+    utilities: ArrayLike,
+    n: int,
+    *,
+    diversity_weight: float = 0.4,
+    labelled: Embeddings | None = None,
+    rng: np.random.Generator | None = None,
+) -> Pick:
+    """Pick `n` images, each the one with the highest gain given those before it.
+
+    gain = u ** gamma * distance to the nearest image that is labelled or already picked
+
+    The result is that of the plain greedy algorithm, which computes every gain anew after every
+    choice, ties included; see `backend.selection` for how most of that work is saved. The first
+    m picks of a pick of n are the pick of m. With w = 1 it is the farthest-first traversal
+    (Gonzalez, 1985, "Clustering to minimize the maximum intercluster distance"), used for active
+    learning by Sener and Savarese (2018, "Active learning for convolutional neural networks: a
+    core-set approach").
+
+    - Equal gains: the lowest row number wins, or with `rng` a random one.
+    - Nothing labelled: the first pick is the image of the highest utility, whatever w is. As there
+      is nothing to be far from, its distance counts as 1.
+    - No gain left (all remaining images coincide with one that is labelled or picked, or have
+      utility 0): the rest follow by utility, with gain 0.
+    - w = 0: the order of utility, and the gain is the utility.
+
+    Time is that of a few passes over the embeddings plus roughly n small matrix products, at worst
+    O(N (n + M) D); memory is O(N + (n + M) D) beyond the embeddings, which are not copied.
+
+    Args:
+        embeddings: (N, D) floats, rows of any length above 0.
+        utilities: (N,) in 0..1, higher = more useful.
+        n: how many to pick, 1 to N.
+        diversity_weight: w in 0 (only utility counts) to 1 (only distance counts).
+        labelled: (M, D) embeddings of the labelled images, if any.
+        rng: breaks ties at random.
+
+    Returns:
+        The n row numbers and gains.
+
+    Raises:
+        ScoreError: a shape or range that does not hold, or a row that is zero or not finite.
+
+    >>> photos = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    >>> pick = pick_diverse(photos, [1.0, 0.9, 0.5], 3, diversity_weight=0.5)
+    >>> pick.indices.tolist(), pick.gains.tolist()  # row 1 repeats row 0, so it comes last
+    ([0, 2, 1], [1.0, 0.5, 0.0])
+    """
+    rows = UnitRows(embeddings)
+    values = _checked_utilities(utilities, len(rows))
+    n = _checked_count(n, "n")
+    if n > len(rows):
+        raise ScoreError(f"n is {n} but there are only {len(rows)} images: ask for fewer")
+    priority = _priority(len(rows), rng)
+    return _pick(rows, values, n, gamma_of(diversity_weight), _known(rows, labelled), priority)
+
+
+def near_duplicate_groups(
+    embeddings: Embeddings,
+    *,
+    threshold: float = 0.95,
+    keys: Sequence[Hashable] | None = None,
+    order: ArrayLike | None = None,
+) -> Indices:
+    """Put near-duplicates into groups around leaders.
+
+    Leader clustering (Hartigan, 1975, "Clustering algorithms", chapter 3): the images are read in
+    `order`; one that is near a leader joins the first such leader, any other becomes a leader. Of
+    the images that share a key only the first is read; the others follow it into its group. What
+    holds afterwards, to within 1e-6 of the threshold:
+
+    - the cosine of a member that was read and its leader is at least `threshold`;
+    - that of two leaders is below it, so no two groups should have been one;
+    - a leader is the first of its group in `order`;
+    - two members may be less alike than `threshold`, by up to twice the angle. (Linking every near
+      pair instead would chain a whole film into one group.)
+
+    Time is O(N L d) with L groups, where d, the dims of an exact pre-filter, is about 64 instead
+    of D. Pools full of duplicates are quick; a pool without any is quadratic in N.
+
+    Args:
+        embeddings: (N, D) floats, rows of any length above 0.
+        threshold: the cosine from which two images are near-duplicates, above 0, at most 1.
+        keys: for each image the sequence (film, burst, patient) it belongs to, None for none.
+        order: (N,) a permutation of the row numbers; as they stand where None.
+
+    Returns:
+        (N,) the row number of each image's leader; a leader's own.
+
+    Raises:
+        ScoreError: a shape or range that does not hold, or a row that is zero or not finite.
+
+    >>> photos = np.array([[1.0, 0.0], [0.0, 1.0], [0.999, 0.0447]])
+    >>> near_duplicate_groups(photos).tolist()
+    [0, 1, 0]
+    >>> near_duplicate_groups(photos, keys=[None, "film", "film"]).tolist()
+    [0, 1, 1]
+    """
+    rows = UnitRows(embeddings)
+    if order is None:
+        reading = np.arange(len(rows))
+    else:
+        reading = np.asarray(order, dtype=np.intp)
+        if not np.array_equal(np.sort(reading), np.arange(len(rows))):
+            raise ScoreError(f"order must be a permutation of 0..{len(rows) - 1}")
+    return _groups(rows, reading, _checked_threshold(threshold), keys, None)
+
+
+def rank(
+    embeddings: Embeddings,
+    utilities: ArrayLike,
+    *,
+    limit: int,
+    diversity_weight: float = 0.4,
+    labelled: Embeddings | None = None,
+    duplicate_threshold: float | None = 0.95,
+    keys: Sequence[Hashable] | None = None,
+    rng: np.random.Generator | None = None,
+) -> Ranking:
+    """Put a whole pool in order: a diverse pick, then what is useful, then near-duplicates.
+
+    Near-duplicates are grouped first (`near_duplicate_groups`, read in the order of utility), and
+    the most useful image of each group represents it. Then stand
+
+    1. up to `limit` representatives, picked by `pick_diverse`;
+    2. the other representatives by utility;
+    3. the near-duplicates by utility, those of labelled images among them.
+
+    Equal utilities stand by row number, or with `rng` at random.
+
+    Args:
+        embeddings: (N, D) floats, rows of any length above 0. N may be 0.
+        utilities: (N,) in 0..1, higher = more useful.
+        limit: how many to pick for diversity, at least 1; `picked` of the result is lower where
+            there are fewer representatives.
+        diversity_weight: w in 0 (only utility counts) to 1 (only distance counts).
+        labelled: (M, D) embeddings of the labelled images, if any.
+        duplicate_threshold: the cosine from which two images are near-duplicates, above 0, at
+            most 1; None compares no images, so that only `keys` make groups.
+        keys: for each image the sequence (film, burst, patient) it belongs to, None for none.
+        rng: breaks ties at random.
+
+    Returns:
+        The order of all N rows, their groups, and how many were picked.
+
+    Raises:
+        ScoreError: a shape or range that does not hold, or a row that is zero or not finite.
+
+    >>> photos = np.array([[1.0, 0.0], [0.999, 0.0447], [0.0, 1.0]])
+    >>> ranking = rank(photos, [0.8, 0.9, 0.1], limit=2)
+    >>> ranking.order.tolist(), ranking.groups.tolist(), ranking.picked
+    ([1, 2, 0], [1, 1, 2], 2)
+    """
+    rows = UnitRows(embeddings)
+    values = _checked_utilities(utilities, len(rows))
+    limit = _checked_count(limit, "limit")
+    gamma = gamma_of(diversity_weight)
+    known = _known(rows, labelled)
+    priority = _priority(len(rows), rng)
+    by_utility = _by_utility(values, priority)
+    threshold = None if duplicate_threshold is None else _checked_threshold(duplicate_threshold)
+    groups = _groups(rows, by_utility, threshold, keys, known)
+
+    represents = groups == np.arange(len(rows))
+    picked = min(limit, int(represents.sum()))
+    pick = _pick(rows, values, picked, gamma, known, priority, represents)
+    waiting = represents.copy()
+    waiting[pick.indices] = False
+    order = np.concatenate(
+        [pick.indices, by_utility[waiting[by_utility]], by_utility[~represents[by_utility]]]
+    )
+    return Ranking(order=order, groups=groups, picked=picked)
+
+
+def _pick(
+    rows: UnitRows,
+    utilities: NDArray[np.float64],
+    n: int,
+    gamma: float,
+    known: UnitRows | None,
+    priority: Indices,
+    eligible: NDArray[np.bool_] | None = None,
+) -> Pick:
+    """Do the work of `pick_diverse` among the `eligible` rows."""
+    free = np.ones(len(rows), dtype=np.bool_) if eligible is None else eligible.copy()
+    by_utility = _by_utility(utilities, priority)
+    if gamma == float("inf"):
+        indices = by_utility[free[by_utility]][:n]
+        return Pick(indices, utilities[indices])
+    indices, gains = np.empty(n, dtype=np.intp), np.zeros(n)
+    weights = utilities**gamma
+    done = 0
+    if n and known is None:
+        indices[0] = by_utility[free[by_utility]][0]
+        gains[0] = weights[indices[0]]
+        free[indices[0]] = False
+        done = 1
+    if done < n:
+        greedy = LazyGreedy(
+            rows,
+            weights=weights,
+            priority=priority,
+            references=rows.exact(indices[:1]) if known is None else _gridded(known),
+            picks=n - done,
+            eligible=free,
+        )
+        while done < n:
+            row, gain = greedy.best()
+            if row < 0:
+                break
+            greedy.take(row)
+            indices[done], gains[done] = row, gain
+            free[row] = False
+            done += 1
+    indices[done:] = by_utility[free[by_utility]][: n - done]
+    return Pick(indices, gains)
+
+
+def _groups(
+    rows: UnitRows,
+    order: Indices,
+    threshold: float | None,
+    keys: Sequence[Hashable] | None,
+    known: UnitRows | None,
+) -> Indices:
+    """(N,) the leader of each row, or -1 - m where labelled row m leads."""
+    heads = _heads(order, keys)
+    groups = heads.copy()
+    if threshold is not None:
+        read = order[heads[order] == order]
+        groups[read] = find_leaders(rows, read, threshold=threshold, labelled=known)
+    return groups[heads]
+
+
+def _heads(order: Indices, keys: Sequence[Hashable] | None) -> Indices:
+    """(N,) for each row the first in `order` that shares its key; itself where it has none."""
+    heads = np.arange(len(order))
+    if keys is None:
+        return heads
+    if len(keys) != len(order):
+        raise ScoreError(f"keys must be {len(order)}, one per image, not {len(keys)}")
+    first: dict[Hashable, int] = {}
+    for row in order.tolist():
+        if keys[row] is not None:
+            heads[row] = first.setdefault(keys[row], row)
+    return heads
+
+
+def _by_utility(utilities: NDArray[np.float64], priority: Indices) -> Indices:
+    return np.lexsort((priority, -utilities))
+
+
+def _priority(count: int, rng: np.random.Generator | None) -> Indices:
+    return np.arange(count) if rng is None else rng.permutation(count)
+
+
+def _gridded(rows: UnitRows) -> NDArray[np.float32]:
+    return np.concatenate([rows.exact(block) for block in rows.blocks()])
+
+
+def _known(rows: UnitRows, labelled: Embeddings | None) -> UnitRows | None:
+    """The labelled rows, checked against those of the pool; None where there are none."""
     if labelled is None:
-        i=int(u.argmax()); g.take(i); out.append(i)
-    g.survey(limit)
-    while len(out)<n:
-        i=g.best()
-        if i is None: break
-        out.append(i); gains.append(g.bounds[i]); g.take(i)
-    if stats is not None: stats.update(g.stats)
-    return np.array(out)
+        return None
+    known = UnitRows(labelled, "labelled")
+    if known.dims != rows.dims:
+        raise ScoreError(
+            f"labelled has {known.dims} dims but embeddings {rows.dims}: use one encoder for both"
+        )
+    return known if len(known) else None
+
+
+def _checked_utilities(utilities: ArrayLike, count: int) -> NDArray[np.float64]:
+    values = np.asarray(utilities, dtype=np.float64)
+    if values.shape != (count,):
+        raise ScoreError(f"utilities must have shape ({count},), not {values.shape}")
+    # Written so that NaN fails too.
+    if not ((values >= 0) & (values <= 1)).all():
+        raise ScoreError("utilities must lie in 0..1 and hold no NaN")
+    return values
+
+
+def _checked_count(value: int, name: str) -> int:
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise ScoreError(f"{name} must be a whole number, not {value!r}") from None
+    if count < 1:
+        raise ScoreError(f"{name} must be at least 1, not {count}")
+    return count
+
+
+def _checked_threshold(threshold: float) -> float:
+    if not 0 < threshold <= 1:
+        raise ScoreError(f"the near-duplicate threshold must lie in 0..1, not {threshold}")
+    return threshold

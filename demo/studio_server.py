@@ -92,7 +92,7 @@ class StudioServer:
 
 @contextmanager
 def running_studio(
-    data_dir: Path | None = None,
+    data_dir: Path,
     *,
     port: int | None = None,
     files_root: Path | None = None,
@@ -103,28 +103,16 @@ def running_studio(
     """A Label Studio that runs as long as the `with` block.
 
     Args:
-        data_dir: where it keeps its data; None: a temporary folder, removed at the end.
+        data_dir: where it keeps its data, made if it is not there.
         port: loopback port; None: any free one.
         files_root: document root of local file serving; None: `files` in `data_dir`.
         email: login name of the first user.
-        password: its password; None: a fresh random one.
+        password: its password; None: a fresh random one, so only for a fresh `data_dir`.
         binary: the `label-studio` program; None: LABEL_STUDIO_BIN, else `.venv-label-studio`.
 
     Raises:
         StudioServerError: it did not start; the message ends with its last lines of output.
     """
-    if data_dir is None:
-        with tempfile.TemporaryDirectory(prefix="hardest-first-studio-") as scratch:
-            with running_studio(
-                Path(scratch),
-                port=port,
-                files_root=files_root,
-                email=email,
-                password=password,
-                binary=binary,
-            ) as server:
-                yield server
-        return
     program = binary or Path(os.environ.get("LABEL_STUDIO_BIN") or DEFAULT_BINARY)
     if not program.exists():
         raise StudioServerError(
@@ -140,22 +128,10 @@ def running_studio(
     environment = _environment(data_dir, root, email, secret)
     _prepare_database(program, data_dir, environment)
     log_path = data_dir / "server.log"
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(
-            [
-                *(str(program), "start", "--init", "--no-browser", "--data-dir", str(data_dir)),
-                *("--internal-host", "127.0.0.1", "--port", str(port)),
-            ],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    process = _start(program, data_dir, port, environment, log_path)
     try:
         _wait_until_healthy(url, process, log_path)
-        admin = _open_account(url, email, secret)
-        yield StudioServer(url, process.pid, data_dir, root, admin)
+        yield StudioServer(url, process.pid, data_dir, root, _open_account(url, email, secret))
     finally:
         _stop(process)
 
@@ -222,10 +198,28 @@ def _prepare_database(program: Path, data_dir: Path, environment: dict[str, str]
 
 
 def _template_path(program: Path) -> Path:
-    packages = sorted(program.parent.parent.glob("lib/python*/site-packages/label_studio-*.dist-info"))
+    packages = sorted(
+        program.parent.parent.glob("lib/python*/site-packages/label_studio-*.dist-info")
+    )
     version = packages[0].name.removesuffix(".dist-info") if packages else "label_studio"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "hardest-first" / f"{version}.sqlite3"
+
+
+def _start(
+    program: Path, data_dir: Path, port: int, environment: dict[str, str], log_path: Path
+) -> subprocess.Popen[bytes]:
+    arguments = ["start", "--init", "--no-browser", "--data-dir", str(data_dir)]
+    address = ["--internal-host", "127.0.0.1", "--port", str(port)]
+    with log_path.open("wb") as log:
+        return subprocess.Popen(
+            [str(program), *arguments, *address],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def _wait_until_healthy(url: str, process: subprocess.Popen[bytes], log_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Label Studio's side of the loop: tasks, images, label config, publishing, doctor. No torch here."""
+"""Label Studio's side of the loop: tasks, images, label config, publishing, doctor."""

@@ -43,9 +43,6 @@ def pack_vector(vector: NDArray[np.float32]) -> bytes:
     return vector.astype(np.float16).tobytes()
 
 
-def unpack_vectors(packed: list[bytes]) -> NDArray[np.float32]:
-    """(N, D) float32 from N packed vectors; (0, 0) for none."""
-    if not packed:
-        return np.zeros((0, 0), dtype=np.float32)
-    flat = np.frombuffer(b"".join(packed), dtype=np.float16).astype(np.float32)
-    return flat.reshape(len(packed), -1)
+def unpack_vector(packed: bytes) -> NDArray[np.float32]:
+    """The inverse of `pack_vector`."""
+    return np.frombuffer(packed, dtype=np.float16).astype(np.float32)

@@ -58,9 +58,10 @@ class Predictor:
             LabelConfigError: the label config has no rectangles to fill.
         """
         live = self._store.publication(project_id)
-        refs = [TaskRef.from_request(task) for task in tasks]
-        known = {} if live is None else self._scored(project_id, live.detector, refs)
-        missing = [ref for ref in refs if ref.id not in known]
+        refs = [_task_ref(task) for task in tasks]
+        asked = [ref for ref in refs if ref is not None]
+        known = {} if live is None else self._scored(project_id, live.detector, asked)
+        missing = [ref for ref in asked if ref.id not in known]
         if missing:
             known.update(self._score_missing(project_id, missing, label_config))
         named = {
@@ -70,7 +71,7 @@ class Predictor:
         places = {} if live is None else self._store.ranks_of(live.model_version, list(known))
         return [
             self._answer(known[ref.id], live, places, named[known[ref.id].detector])
-            if ref.id in known
+            if ref is not None and ref.id in known
             else []
             for ref in refs
         ]
@@ -146,3 +147,12 @@ class Predictor:
         if place is not None:
             return (place - 0.5) / live.ranked
         return self._store.more_uncertain(live.model_version, uncertainty) / live.ranked
+
+
+def _task_ref(task: Mapping[str, Any]) -> TaskRef | None:
+    """The task of a request, or None where it is no task; the others are still answered."""
+    task_id, data = task.get("id"), task.get("data")
+    if not isinstance(task_id, int) or isinstance(task_id, bool) or not isinstance(data, dict):
+        logger.warning("a task without a number or data is left unanswered: %.200r", task)
+        return None
+    return TaskRef(id=task_id, data=data)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.diversity import rank
-from backend.errors import SettingsError
+from backend.errors import SettingsError, StoreError
 from backend.loop.store import IMAGE_VIEW, ScoreColumns, Store
 from backend.settings import STRATEGIES
 from backend.uncertainty import MEASURES, ImageScores, combine
@@ -115,17 +115,28 @@ def _public_scores(columns: ScoreColumns, options: RankOptions) -> NDArray[np.fl
 
 
 def load_embeddings(
-    store: Store, encoder: str, crops: str | None, image_hashes: Sequence[str]
+    store: Store, encoder: str, crop_view: str, image_hashes: Sequence[str]
 ) -> NDArray[np.float32]:
-    """(N, D) unit rows that hold the whole image and, where kept, its object crops.
+    """(N, 2 D) unit rows that hold the whole image and its object crops, side by side.
 
-    Both parts stand side by side, so the cosine of two rows is the weighted mean of the cosine of
-    the images and the cosine of their crops. `crops` names the crop view, None where there is none.
+    The cosine of two rows is the weighted mean of the cosine of the images and the cosine of their
+    crops. An image without objects is its own only crop.
+
+    Raises:
+        StoreError: an image has no embedding by this encoder.
     """
     images = store.embeddings(encoder, IMAGE_VIEW, image_hashes)
-    if crops is None or not len(images):
-        return images
-    objects = store.embeddings(encoder, crops, image_hashes)
-    return np.hstack([np.sqrt(1 - CROP_SHARE) * images, np.sqrt(CROP_SHARE) * objects]).astype(
-        np.float32
-    )
+    missing = len(set(image_hashes) - images.keys())
+    if missing:
+        raise StoreError(
+            f"{missing} images have no embedding by {encoder}: "
+            "run `python -m backend score` for this project."
+        )
+    crops = store.embeddings(encoder, crop_view, image_hashes)
+    image_part, crop_part = np.sqrt(1 - CROP_SHARE), np.sqrt(CROP_SHARE)
+    dim = len(images[image_hashes[0]]) if image_hashes else 0
+    rows = np.empty((len(image_hashes), 2 * dim), dtype=np.float32)
+    for row, key in zip(rows, image_hashes, strict=True):
+        row[:dim] = image_part * images[key]
+        row[dim:] = crop_part * crops.get(key, images[key])
+    return rows

@@ -1,40 +1,37 @@
 """Scores a pool: fetch, decode, detect, embed, store. What is stored is not done again.
 
-Loader threads fetch and decode ahead while the calling thread runs the models batch by batch, so
-the models do not wait for pixels. Each batch is stored before the next begins: a run killed at any
-point goes on where it was.
+Each batch is stored before the next begins: a run killed at any point goes on where it was.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import TYPE_CHECKING
 
-from backend.errors import ImageError
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.errors import HardestFirstError, ImageError
 from backend.label_studio.client import TaskRef
 from backend.label_studio.images import ImageSource
 from backend.label_studio.label_map import data_field
 from backend.loop.store import IMAGE_VIEW, ScoredTask, Store
 from backend.uncertainty import score_image
-from backend.vision.picture import Picture, decode
+from backend.vision.models import Models, Observation
+from backend.vision.pipeline import observe_all
 
-if TYPE_CHECKING:
-    from backend.vision.detector import Prepared
-    from backend.vision.models import Models
+# Objects of an image that are embedded beside the image: its most uncertain ones.
+CROPS = 3
 
-logger = logging.getLogger(__name__)
-
-# Pixels of the longer side that are decoded: enough for the detector and for crops.
-_LOADERS = 4
+# Images that are stored in one transaction.
 _BATCH = 16
 
 Progress = Callable[[int, int], None]
+
+
+def _silent(done: int, total: int) -> None:
+    """No progress shown."""
 
 
 @dataclass
@@ -47,12 +44,11 @@ class ScoringReport:
 
 
 @dataclass(frozen=True)
-class _Loaded:
-    task: TaskRef
+class _Seen:
+    task_id: int
     uri: str
     image_hash: str
-    picture: Picture
-    prepared: Prepared
+    observation: Observation
 
 
 class Scorer:
@@ -68,7 +64,7 @@ class Scorer:
         self._models = models
         self._store = store
         self._source = source
-        store.save_detector(models.detector.version, models.detector.class_names)
+        store.save_detector(self.detector_version, self.class_names)
 
     @property
     def detector_version(self) -> str:
@@ -83,13 +79,11 @@ class Scorer:
     @property
     def encoder_name(self) -> str:
         """What identifies the encoder in the store."""
-        return self._models.encoder_name
+        return self._models.encoder.name
 
     @property
-    def crop_view(self) -> str | None:
-        """The view of the store that holds the object crops; None where there are none."""
-        if not self._models.embeds_crops:
-            return None
+    def crop_view(self) -> str:
+        """The view of the store that holds the object crops: other boxes give other crops."""
         return f"crops:{self.detector_version}"
 
     def score(
@@ -98,7 +92,7 @@ class Scorer:
         tasks: Sequence[TaskRef],
         *,
         label_config: str,
-        on_progress: Progress = lambda done, total: None,
+        on_progress: Progress = _silent,
     ) -> ScoringReport:
         """Score those of `tasks` that are not stored yet.
 
@@ -109,85 +103,91 @@ class Scorer:
             LabelStudioError: Label Studio went away; what was scored is stored.
             StoreError: the store cannot be written.
         """
-        image_field = data_field(label_config)
         report = ScoringReport()
+        todo = self._not_stored(project_id, tasks, data_field(label_config), report)
+        done = len(tasks) - len(todo)
+        on_progress(done, len(tasks))
+        hashes: dict[int, str] = {}
+
+        def load(item: tuple[TaskRef, str]) -> bytes:
+            task, uri = item
+            data = self._source.fetch(uri, task_id=task.id)
+            hashes[task.id] = hashlib.sha256(data).hexdigest()
+            return data
+
+        batch: list[_Seen] = []
+        for (task, uri), outcome in observe_all(self._models, todo, load, crops=CROPS):
+            done += 1
+            if isinstance(outcome, Observation):
+                batch.append(_Seen(task.id, uri, hashes.pop(task.id), outcome))
+                report.scored += 1
+            elif isinstance(outcome, ImageError):
+                report.skipped[task.id] = str(outcome)
+            else:
+                self._save(project_id, batch)
+                raise outcome
+            if len(batch) == _BATCH:
+                self._save(project_id, batch)
+                batch = []
+            on_progress(done, len(tasks))
+        self._save(project_id, batch)
+        return report
+
+    def _not_stored(
+        self,
+        project_id: int,
+        tasks: Sequence[TaskRef],
+        image_field: str,
+        report: ScoringReport,
+    ) -> list[tuple[TaskRef, str]]:
         stored = self._store.scored_uris(project_id, self.detector_version)
         todo: list[tuple[TaskRef, str]] = []
         for task in tasks:
-            try:
-                uri = self._source.uri(task, image_field)
-            except ImageError as error:
-                report.skipped[task.id] = str(error)
-                continue
-            if stored.get(task.id) == uri:
+            uri = task.data.get(image_field)
+            if not isinstance(uri, str) or not uri:
+                report.skipped[task.id] = (
+                    f"it has no {image_field!r}, which the label config shows: "
+                    "add the image's address to the task's data"
+                )
+            elif stored.get(task.id) == uri:
                 report.reused += 1
             else:
                 todo.append((task, uri))
-        done = len(tasks) - len(todo)
-        on_progress(done, len(tasks))
-        for batch in _batches(self._load_ahead(todo, report), _BATCH):
-            images = [image for image in batch if image is not None]
-            if images:
-                self._store_batch(project_id, images)
-            report.scored += len(images)
-            done += len(batch)
-            on_progress(done, len(tasks))
-        return report
+        return todo
 
-    def _load_ahead(
-        self, todo: Sequence[tuple[TaskRef, str]], report: ScoringReport
-    ) -> Iterator[_Loaded | None]:
-        """Loaded images in order, None for one that failed; a bounded number are held ready."""
-        pending: deque[tuple[TaskRef, Future[_Loaded]]] = deque()
-        waiting = iter(todo)
-        with ThreadPoolExecutor(_LOADERS, thread_name_prefix="loader") as pool:
-            try:
-                while True:
-                    for task, uri in islice(waiting, 2 * _BATCH - len(pending)):
-                        pending.append((task, pool.submit(self._load, task, uri)))
-                    if not pending:
-                        return
-                    task, future = pending.popleft()
-                    try:
-                        yield future.result()
-                    except ImageError as error:
-                        report.skipped[task.id] = str(error)
-                        yield None
-            finally:
-                for _, future in pending:
-                    future.cancel()
-
-    def _load(self, task: TaskRef, uri: str) -> _Loaded:
-        data = self._source.fetch(task, uri)
-        picture = decode(data, long_side=self._models.decode_side)
-        return _Loaded(
-            task=task,
-            uri=uri,
-            image_hash=hashlib.sha256(data).hexdigest(),
-            picture=picture,
-            prepared=self._models.detector.prepare(picture),
-        )
-
-    def _store_batch(self, project_id: int, images: Sequence[_Loaded]) -> None:
-        detector = self._models.detector
-        seen = detector.detect([image.prepared for image in images])
-        self._embed(images, seen)
+    def _save(self, project_id: int, batch: Sequence[_Seen]) -> None:
+        if not batch:
+            return
+        images = {seen.image_hash: seen.observation.embedding for seen in batch}
+        crops = {
+            seen.image_hash: _mean_direction(seen.observation.object_embeddings)
+            for seen in batch
+            if len(seen.observation.object_embeddings)
+        }
+        self._store.save_embeddings(self.encoder_name, IMAGE_VIEW, images)
+        self._store.save_embeddings(self.encoder_name, self.crop_view, crops)
         # Scores last: a stored score is the sign that the image's embeddings are stored too.
-        self._store.save_scores(
-            project_id,
-            [
-                ScoredTask(
-                    task_id=image.task.id,
-                    image_uri=image.uri,
-                    image_hash=image.image_hash,
-                    detector=detector.version,
-                    detections=detections,
-                    scores=score_image(
-                        detections.class_scores,
-                        peak_score=detections.peak_score,
-                        floor=detector.floor,
-                    ),
-                )
-                for image, detections in zip(images, seen, strict=True)
-            ],
+        self._store.save_scores(project_id, [self._scored(seen) for seen in batch])
+
+    def _scored(self, seen: _Seen) -> ScoredTask:
+        detections = seen.observation.detections
+        return ScoredTask(
+            task_id=seen.task_id,
+            image_uri=seen.uri,
+            image_hash=seen.image_hash,
+            detector=self.detector_version,
+            detections=detections,
+            scores=score_image(
+                detections.class_scores,
+                peak_score=detections.peak_score,
+                floor=self._models.detector.floor,
+            ),
         )
+
+
+def _mean_direction(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(K, D) unit rows -> the (D,) unit vector nearest to all of them."""
+    mean = rows.mean(axis=0)
+    length = float(np.linalg.norm(mean))
+    direction: NDArray[np.float32] = mean / length if length > 1e-6 else rows[0]
+    return direction

@@ -16,7 +16,7 @@ from backend.detections import Detections
 from backend.errors import StoreError
 from backend.loop import tables
 from backend.loop.database import Database
-from backend.loop.packing import pack_detections, pack_vector, unpack_detections, unpack_vectors
+from backend.loop.packing import pack_detections, pack_vector, unpack_detections, unpack_vector
 from backend.uncertainty import ImageScores
 
 # SQLite allows 32,766 bound values in a statement; longer id lists are asked for in parts.
@@ -101,7 +101,7 @@ class Store(Database):
             tables.scores.c.project_id == project_id, tables.scores.c.detector == detector
         )
         with self.begin() as connection:
-            return dict(connection.execute(query))
+            return _pairs(connection.execute(query))
 
     def score_columns(
         self, project_id: int, detector: str, task_ids: Sequence[int]
@@ -190,27 +190,18 @@ class Store(Database):
 
     def embeddings(
         self, encoder: str, view: str, image_hashes: Sequence[str]
-    ) -> NDArray[np.float32]:
-        """(N, D) float32 unit rows, one for each of N image hashes, in their order.
-
-        Raises:
-            StoreError: one of them has no vector.
-        """
+    ) -> dict[str, NDArray[np.float32]]:
+        """Image hash -> (D,) float32 unit vector, for those that have one."""
         c = tables.embeddings.c
-        found: dict[str, bytes] = {}
+        found: dict[str, NDArray[np.float32]] = {}
         with self.begin() as connection:
             for part in _parts(list(dict.fromkeys(image_hashes))):
                 query = select(c.image_hash, c.vector).where(
                     c.encoder == encoder, c.view == view, c.image_hash.in_(part)
                 )
-                found.update(dict(connection.execute(query)))
-        missing = [key for key in image_hashes if key not in found]
-        if missing:
-            raise StoreError(
-                f"{len(missing)} images have no {view!r} embedding by {encoder}: "
-                "run `python -m backend score` for this project."
-            )
-        return unpack_vectors([found[key] for key in image_hashes])
+                for key, vector in connection.execute(query):
+                    found[key] = unpack_vector(vector)
+        return found
 
     # --- publications -------------------------------------------------------------------------
 
@@ -276,7 +267,7 @@ class Store(Database):
                 query = select(c.task_id, c.rank).where(
                     c.model_version == model_version, c.task_id.in_(part)
                 )
-                found.update(dict(connection.execute(query)))
+                found.update(_pairs(connection.execute(query)))
         return found
 
     def more_uncertain(self, model_version: str, uncertainty_score: float) -> int:
@@ -352,6 +343,10 @@ def _publication(row: Any) -> Publication:
     if values["created_at"].tzinfo is None:  # SQLite forgets the zone; UTC was written
         values["created_at"] = values["created_at"].replace(tzinfo=timezone.utc)
     return Publication(**values)
+
+
+def _pairs(rows: Iterable[Any]) -> dict[Any, Any]:
+    return {row[0]: row[1] for row in rows}
 
 
 def _parts(values: Sequence[Any]) -> Iterator[list[Any]]:

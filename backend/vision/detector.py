@@ -52,8 +52,12 @@ class Detector(Protocol):
     def detect(self, batch: Sequence[Prepared]) -> list[Detections]:
         """The objects of each image, in order. Call it from one thread at a time."""
 
-    def features(self, batch: Sequence[Prepared]) -> NDArray[np.float32]:
-        """(N, D) float32 rows of length 1 that say what each image shows."""
+    def features(self, batch: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """(N, D) float32 rows of length 1 that say what each `Prepared.pixels` shows.
+
+        Raises:
+            WeightsError: the weights are an export that holds no features.
+        """
 
     def detect_with_features(
         self, batch: Sequence[Prepared]

@@ -122,9 +122,7 @@ def _check_is_raw(model: Any, facts: dict[str, Any], classes: int, name: str) ->
         )
 
 
-def _input(
-    model: Any, facts: dict[str, Any], name: str
-) -> tuple[tuple[int, int], int | None]:
+def _input(model: Any, facts: dict[str, Any], name: str) -> tuple[tuple[int, int], int | None]:
     """(width, height) of the input and the stride of its padding; the batch is set to 1."""
     shape = model.inputs[0].partial_shape
     if len(model.inputs) != 1 or len(shape) != 4:

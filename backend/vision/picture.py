@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from backend.errors import ImageError
 
@@ -51,7 +51,7 @@ def decode(data: bytes, *, long_side: int, max_pixels: int = MAX_PIXELS) -> Pict
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large("more than 100 million pixels", max_pixels) from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise ImageError(
             "this is no image that can be read: check that the address serves an image file "
             "(JPEG, PNG, WebP, BMP, TIFF or GIF) and not a web page"

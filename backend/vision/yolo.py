@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,10 +92,10 @@ class YoloDetector:
         """See `Detector`."""
         return self._decode(batch, self._run(batch))
 
-    def features(self, batch: Sequence[Prepared]) -> NDArray[np.float32]:
+    def features(self, batch: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """See `Detector`."""
         self._require_features()
-        return _unit_rows(self._run(batch))
+        return _unit_rows(self._engine.run(batch))
 
     def detect_with_features(
         self, batch: Sequence[Prepared]
@@ -176,7 +177,12 @@ def read_checkpoint(path: Path, *, dynamic: bool) -> Source:
     from ultralytics.nn.tasks import load_checkpoint
 
     try:
-        model, _ = load_checkpoint(path)
+        # Under a plain name: ultralytics takes yolov5n.pt for yolov5nu.pt and downloads that, and
+        # drops quotes from paths.
+        with tempfile.TemporaryDirectory() as folder:
+            plain = Path(folder) / "weights.pt"
+            plain.symlink_to(path.resolve())
+            model, _ = load_checkpoint(plain)
     # A pickle may raise anything.
     except Exception as error:
         raise WeightsError(

@@ -1,0 +1,383 @@
+"""The few Label Studio calls this project makes, over label-studio-sdk.
+
+Never `GET /api/projects/ID/next`: it locks a task for the caller. Never `GET /api/tasks/ID`: a task
+without predictions makes Label Studio call the backend. Reads are retried; an import is not, for a
+repeated import doubles predictions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import httpx
+from label_studio_sdk import LabelStudio
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
+from backend.errors import LabelStudioError, SettingsError
+from backend.label_studio.auth import TokenAuth
+from backend.label_studio.records import (
+    AnnotationRef,
+    BackendInfo,
+    PredictionRef,
+    ProjectInfo,
+    TaskRef,
+    UserInfo,
+    ViewInfo,
+    WebhookInfo,
+)
+from backend.label_studio.transport import speaking_to
+from backend.settings import Settings
+
+UNCERTAINTY_SAMPLING = "Uncertainty sampling"
+
+# Imports and deletions take milliseconds a prediction, in one request.
+LONG_TIMEOUT_S = 900.0
+
+
+class Studio:
+    """A Label Studio, seen through the eyes of one account. Safe for several threads.
+
+    Args:
+        url: its address, with the scheme.
+        api_key: a personal access token, or a legacy token.
+        timeout: seconds to wait for an answer (imports and deletions wait longer).
+        retries: how often a failed read is tried again.
+        transport: where requests go instead of the network; for tests.
+
+    Raises:
+        SettingsError: `url` is no web address.
+        AccessError: the token cannot work.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str,
+        *,
+        timeout: float = 30.0,
+        retries: int = 2,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise SettingsError(f"LABEL_STUDIO_URL must begin with http:// or https://, not {url}")
+        self.url = url.rstrip("/")
+        self.auth = TokenAuth(self.url, api_key)
+        self._retries = retries
+        # A redirect would turn a POST into a GET: report it instead of following it.
+        self._http = httpx.Client(
+            auth=self.auth, timeout=timeout, transport=transport, follow_redirects=False
+        )
+        # The SDK would refresh personal tokens itself, but images need the same token, and the
+        # SDK's own refresh loses the path of an address such as https://host/label-studio.
+        self._sdk = LabelStudio(  # type: ignore[no-untyped-call]
+            base_url=self.url,
+            api_key="replaced-by-TokenAuth",
+            httpx_client=self._http,
+            max_retries=retries,
+        )
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, timeout: float = 30.0) -> Studio:
+        """The Label Studio that the settings name."""
+        key = settings.label_studio_api_key.get_secret_value()
+        return cls(settings.label_studio_url, key, timeout=timeout)
+
+    def __repr__(self) -> str:
+        return f"Studio({self.url!r}, {self.auth.kind} token)"
+
+    def __enter__(self) -> Studio:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    # Who and what
+
+    def whoami(self) -> UserInfo:
+        """The account the token belongs to."""
+        with self._speaking("asking who the token belongs to"):
+            user = self._sdk.users.whoami()
+            return UserInfo(id=user.id, email=user.email or "")
+
+    def version(self) -> str:
+        """Label Studio's version, as in "1.23.2"."""
+        answer = self._get("/api/version", "asking for the version")
+        release = answer.get("release") if isinstance(answer, dict) else None
+        if not isinstance(release, str):
+            raise LabelStudioError(
+                f"{self.url} does not tell Label Studio's version: correct LABEL_STUDIO_URL"
+            )
+        return release
+
+    def project(self, project_id: int) -> ProjectInfo:
+        """One project.
+
+        Raises:
+            LabelStudioError: it is not there, or not for this account to see.
+        """
+        with self._speaking("reading the project", project_id):
+            found = self._sdk.projects.get(project_id)
+            return ProjectInfo.of(found)
+
+    def projects(self) -> list[ProjectInfo]:
+        """All projects this account sees."""
+        with self._speaking("listing projects"):
+            return [ProjectInfo.of(found) for found in self._sdk.projects.list(page_size=100)]
+
+    # Tasks
+
+    def tasks(
+        self,
+        project_id: int,
+        *,
+        after: int = 0,
+        page_size: int = 1000,
+        filters: Sequence[Mapping[str, Any]] = (),
+    ) -> Iterator[TaskRef]:
+        """The tasks of a project, ids ascending.
+
+        Each page asks for the ids above the last one seen, so tasks deleted or added meanwhile
+        neither hide nor repeat others, and a later call with `after` costs only what is new.
+
+        Args:
+            project_id: the project.
+            after: only tasks with a greater id.
+            page_size: tasks a request.
+            filters: more conditions, in the Data Manager's own form; all must hold.
+        """
+        while True:
+            above = _filter("id", "greater", "Number", after)
+            page = self._task_page(project_id, [above, *filters], page_size)
+            for task in page.tasks:
+                yield TaskRef.of(task)
+            if not page.tasks or page.total <= len(page.tasks):
+                return
+            after = page.tasks[-1].id
+
+    def labelled_tasks(self, project_id: int) -> Iterator[TaskRef]:
+        """The tasks with at least one submitted annotation."""
+        wanted = _filter("total_annotations", "greater", "Number", 0)
+        return self.tasks(project_id, filters=[wanted])
+
+    def task_count(self, project_id: int) -> int:
+        """How many tasks the project has."""
+        return int(self._task_page(project_id, [], 1).total)
+
+    def _task_page(
+        self, project_id: int, filters: Sequence[Mapping[str, Any]], page_size: int
+    ) -> Any:
+        query = {"filters": {"conjunction": "and", "items": list(filters)}} if filters else {}
+        with self._speaking("listing tasks", project_id):
+            return self._sdk.tasks.list(
+                project=project_id,
+                fields="task_only",
+                resolve_uri=False,
+                page_size=page_size,
+                query=json.dumps(query),
+            ).response
+
+    def annotations_of(self, task_id: int) -> list[AnnotationRef]:
+        """The annotations of one task, skipped ones included."""
+        with self._speaking(f"reading the annotations of task {task_id}"):
+            return [AnnotationRef.of(row, task_id) for row in self._sdk.annotations.list(task_id)]
+
+    # Predictions
+
+    def predictions_of(
+        self, project_id: int, model_version: str | None = None
+    ) -> list[PredictionRef]:
+        """All predictions of a project, or those of one version.
+
+        Label Studio sends every prediction with its regions in one answer, about 0.4 ms each:
+        fine for tens of thousands, not for millions.
+        """
+        params = {"project": project_id}
+        rows = self._get("/api/predictions/", "reading predictions", project_id, params)
+        found = [PredictionRef.of(row) for row in rows]
+        return [p for p in found if model_version is None or p.model_version == model_version]
+
+    def predictions_of_task(self, task_id: int) -> list[PredictionRef]:
+        """All predictions of one task, of any version."""
+        rows = self._get("/api/predictions/", f"reading task {task_id}", params={"task": task_id})
+        return [PredictionRef.of(row) for row in rows]
+
+    def import_predictions(self, project_id: int, items: Sequence[Mapping[str, Any]]) -> int:
+        """Import predictions in one request and say how many Label Studio made.
+
+        Args:
+            project_id: the project.
+            items: mappings with `task`, `result`, `score` and `model_version`.
+
+        Raises:
+            RefusedError: (400) a task is unknown: then, as a rule, nothing was made at all.
+            UnreachableError: the outcome is unknown. Do not send the same items again.
+        """
+        with self._speaking("importing predictions", project_id):
+            made = self._sdk.projects.import_predictions(
+                project_id,
+                request=[dict(item) for item in items],  # type: ignore[misc]
+                request_options={"max_retries": 0, "timeout_in_seconds": int(LONG_TIMEOUT_S)},
+            )
+            return int(made.created or 0)
+
+    def set_order(
+        self, project_id: int, model_version: str, sampling: str = UNCERTAINTY_SAMPLING
+    ) -> None:
+        """Serve by the predictions of `model_version` from now on: one request, all or nothing.
+
+        Raises:
+            RefusedError: (400) there is no prediction of that version.
+        """
+        with self._speaking("switching the order", project_id):
+            self._sdk.projects.update(project_id, model_version=model_version, sampling=sampling)
+
+    def model_versions(self, project_id: int) -> dict[str, int]:
+        """Number of predictions by version, most recent version first.
+
+        A version that is set but has no predictions counts 0.
+        """
+        path = f"/api/projects/{project_id}/model-versions/"
+        answer = self._get(path, "listing model versions", project_id)
+        return {str(version): int(count) for version, count in answer.items()}
+
+    def delete_model_version(self, project_id: int, model_version: str) -> int:
+        """Delete all predictions of a version (about 5 ms each) and say how many they were.
+
+        If that version is the project's current one, or the project's current one is a backend's
+        title, Label Studio clears the project's `model_version`.
+        """
+        path = f"/api/projects/{project_id}/model-versions/"
+        with self._speaking(f"deleting version {model_version}", project_id):
+            response = self._http.request(
+                "DELETE",
+                f"{self.url}{path}",
+                json={"model_version": model_version},
+                timeout=LONG_TIMEOUT_S,
+            )
+            response.raise_for_status()
+            return int(response.json().get("deleted_predictions", 0))
+
+    # Backends, webhooks, tabs
+
+    def backends(self, project_id: int, *, refresh: bool = False) -> list[BackendInfo]:
+        """The ML backends connected to a project.
+
+        Args:
+            project_id: the project.
+            refresh: let Label Studio ask each one's `/health` and `/setup` first, which takes
+                seconds and stores the `model_version` it answers; otherwise as last known.
+        """
+        doing = "listing ML backends"
+        if refresh:
+            rows = self._get("/api/ml/", doing, project_id, {"project": project_id})
+        else:
+            path = f"/api/projects/{project_id}/model-versions/"
+            params = {"extended": "true", "include_live_models": "true"}
+            rows = self._get(path, doing, project_id, params).get("live") or []
+        return [BackendInfo.of(row) for row in rows]
+
+    def webhooks(self, project_id: int) -> list[WebhookInfo]:
+        """The webhooks of a project."""
+        rows = self._get("/api/webhooks/", "listing webhooks", project_id, {"project": project_id})
+        return [WebhookInfo.of(row) for row in rows]
+
+    def views(self, project_id: int) -> list[ViewInfo]:
+        """The Data Manager tabs of a project."""
+        with self._speaking("listing tabs", project_id):
+            return [ViewInfo.of(found) for found in self._sdk.views.list(project=project_id)]
+
+    def create_view(self, project_id: int, data: Mapping[str, Any]) -> ViewInfo:
+        """Make a tab; `data` holds its `title`, `ordering`, `filters` and looks."""
+        with self._speaking("making a tab", project_id):
+            return ViewInfo.of(self._sdk.views.create(project=project_id, data=_plain(data)))
+
+    def update_view(self, project_id: int, view_id: int, data: Mapping[str, Any]) -> ViewInfo:
+        """Replace a tab's `data`. Leaving out `ordering` erases its ordering."""
+        with self._speaking("changing a tab", project_id):
+            found = self._sdk.views.update(str(view_id), project=project_id, data=_plain(data))
+            return ViewInfo.of(found)
+
+    def delete_view(self, view_id: int) -> None:
+        """Delete a tab."""
+        with self._speaking("deleting a tab"):
+            self._sdk.views.delete(str(view_id))
+
+    def tasks_of_view(self, view_id: int, project_id: int, *, limit: int = 100) -> list[int]:
+        """Ids of the first tasks of a tab, in the order the tab shows them. Locks nothing."""
+        with self._speaking("reading a tab", project_id):
+            page = self._sdk.tasks.list(
+                project=project_id,
+                view=view_id,
+                fields="task_only",
+                resolve_uri=False,
+                page_size=limit,
+            ).response
+            return [task.id for task in page.tasks]
+
+    # The wire
+
+    def _speaking(self, doing: str, project_id: int | None = None) -> Any:
+        return speaking_to(self.url, doing, kind=self.auth.kind, project_id=project_id)
+
+    def _get(
+        self,
+        path: str,
+        doing: str,
+        project_id: int | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """GET what the SDK has no call for, or wraps in heavy models; retried like its reads."""
+        again = Retrying(
+            stop=stop_after_attempt(self._retries + 1),
+            wait=wait_exponential_jitter(initial=0.5, max=8.0),
+            retry=retry_if_exception(_is_passing),
+            reraise=True,
+        )
+        with self._speaking(doing, project_id):
+            response = again(self._get_once, f"{self.url}{path}", params)
+            try:
+                return response.json()
+            except ValueError:
+                raise LabelStudioError(
+                    f"{self.url} answered something that is not Label Studio's ({doing}): "
+                    "correct LABEL_STUDIO_URL"
+                ) from None
+
+    def _get_once(self, url: str, params: Mapping[str, Any] | None) -> httpx.Response:
+        response = self._http.get(url, params=params)
+        response.raise_for_status()
+        return response
+
+
+def _is_passing(error: BaseException) -> bool:
+    """Whether trying again may help."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code >= 500 or error.response.status_code in (408, 429)
+    return isinstance(error, httpx.TransportError)
+
+
+def _filter(column: str, operator: str, kind: str, value: Any) -> dict[str, Any]:
+    return {
+        "filter": f"filter:tasks:{column}",
+        "operator": operator,
+        "type": kind,
+        "value": value,
+    }
+
+
+def _plain(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A deep copy in plain JSON types, so that nobody's mapping is shared or changed."""
+    plain: dict[str, Any] = json.loads(json.dumps(data))
+    return plain

@@ -1,0 +1,400 @@
+"""Publishing an order: what makes "Label All Tasks" serve the hardest images first.
+
+An order is a set of predictions under a version of its own, with scores that rise with the rank.
+It is imported and checked beside the old one; then one request switches `model_version` and
+`sampling` together. Until that moment annotators are served the old order, after it the new one,
+and a crash anywhere leaves one or the other. What a crash leaves lying about goes at the next
+publish.
+
+Steps, in order: `imported`, `checked`, `switched`, `confirmed`, `cleaned`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from backend.errors import LabelStudioError, PublishError
+from backend.label_studio.client import UNCERTAINTY_SAMPLING, Studio
+from backend.label_studio.transport import RefusedError, one_line
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "hf-"
+KEPT_VERSIONS = 2
+
+# Every import makes Label Studio recount all tasks of the project: few large calls. Proxies in
+# front of it end requests that are too large (nginx: 200 MB) or too long (often 90 s).
+BATCH_ITEMS = 5_000
+BATCH_BYTES = 16_000_000
+
+# Reading all predictions back costs about 0.4 ms each; above this many, a sample is read instead.
+READ_BACK_LIMIT = 20_000
+SAMPLE = 12
+
+ATTEMPTS = 3
+
+# An annotator who opened a task before its version was deleted cannot submit it (Label Studio
+# refuses an unknown `parent_prediction`), so an order that was replaced is kept this long.
+GRACE = timedelta(hours=4)
+
+
+@dataclass(frozen=True)
+class RankedTask:
+    """One task of an order: its place is its place in the sequence.
+
+    Args:
+        task_id: the task.
+        result: the boxes annotators are shown, as `results.to_results` makes them; may be empty.
+    """
+
+    task_id: int
+    result: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a publish did.
+
+    Args:
+        version: the version that is now live.
+        count: tasks in its order.
+        replaced: the project's `model_version` until then; "" for none.
+        vanished: tasks left out because they were deleted in Label Studio meanwhile.
+        removed: versions cleaned up.
+        left_over: versions that could not be cleaned up; the next publish tries again.
+    """
+
+    version: str
+    count: int
+    replaced: str = ""
+    vanished: tuple[int, ...] = ()
+    removed: tuple[str, ...] = ()
+    left_over: tuple[str, ...] = ()
+
+
+def fresh_version(detector_version: str = "") -> str:
+    """A version name never used before: `hf-20261122-101500-123-1a2b-DETECTOR`.
+
+    Names sort by the moment they were made (UTC), and the random part keeps two of the same
+    millisecond apart. Of `detector_version` the first 8 letters and digits are kept.
+    """
+    now = datetime.now(timezone.utc)
+    stamp = f"{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03d}"
+    detector = re.sub(r"[^0-9A-Za-z]", "", detector_version)[:8]
+    return "-".join(part for part in (f"{PREFIX}{stamp}", secrets.token_hex(2), detector) if part)
+
+
+def is_ours(version: str) -> bool:
+    """Whether `version` is one of this project's: only those are ever deleted."""
+    return version.startswith(PREFIX)
+
+
+def rank_score(rank: int, count: int) -> float:
+    """The prediction score of a rank: (rank + 0.5) / count, in 0..1, lower = served earlier.
+
+    >>> rank_score(0, 2), rank_score(1, 2)
+    (0.25, 0.75)
+    """
+    return (rank + 0.5) / count
+
+
+def publish(
+    studio: Studio,
+    project_id: int,
+    items: Sequence[RankedTask],
+    *,
+    version: str,
+    on_progress: Callable[[int, int], None] | None = None,
+    on_step: Callable[[str], None] = lambda step: None,
+) -> Published:
+    """Make Label Studio serve `items` in their order.
+
+    Tasks deleted in Label Studio meanwhile are left out; tasks annotated meanwhile do no harm.
+
+    Args:
+        studio: where to.
+        project_id: the project.
+        items: the order, hardest first, each task once.
+        version: a name from `fresh_version`.
+        on_progress: called with (predictions imported, predictions in all).
+        on_step: called with the name of each step when it is done.
+
+    Raises:
+        PublishError: nothing was switched, the old order still stands; or the switch could not
+            be confirmed, which the message says.
+        LabelStudioError: Label Studio is down or refuses the account; nothing was switched.
+    """
+    _check_arguments(items, version)
+    replaced = studio.project(project_id).model_version
+    wanted = list(items)
+    vanished: list[int] = []
+    name = version
+    for attempt in range(1, ATTEMPTS + 1):
+        name = version if attempt == 1 else f"{version}-try{attempt}"
+        gone = _import_and_check(studio, project_id, wanted, name, on_progress, on_step)
+        if not gone:
+            break
+        vanished += sorted(gone)
+        wanted = [item for item in wanted if item.task_id not in gone]
+        if not wanted:
+            raise PublishError(
+                f"All tasks of the order were deleted from project {project_id}: rank it anew"
+            )
+        logger.warning("%d ranked tasks were deleted in Label Studio; publishing anew", len(gone))
+    else:
+        raise PublishError(
+            f"Tasks of project {project_id} keep being deleted while an order is published; the "
+            "old order still stands: publish again when the deletions are over"
+        )
+    _switch(studio, project_id, name, on_step)
+    removed, left_over = _clean_up(studio, project_id, live=name, replaced=replaced)
+    on_step("cleaned")
+    return Published(
+        version=name,
+        count=len(wanted),
+        replaced=replaced,
+        vanished=tuple(vanished),
+        removed=removed,
+        left_over=left_over,
+    )
+
+
+def is_order_live(studio: Studio, project_id: int, version: str) -> bool:
+    """Whether annotators of the project are served by the order `version` right now.
+
+    False too when the project's `model_version` holds a backend's title: connecting a backend
+    sets it so, and then the sampler matches nothing. `restore_order` repairs it.
+    """
+    project = studio.project(project_id)
+    return project.model_version == version and project.sampling == UNCERTAINTY_SAMPLING
+
+
+def restore_order(studio: Studio, project_id: int) -> str | None:
+    """Switch the project back to our newest complete order, if it is switched to a backend's title.
+
+    Also repairs a project whose `model_version` is empty or whose sampling was changed while one
+    of our orders is its version. A version someone else set on purpose is left alone.
+
+    Returns:
+        The version that is live now; None: nothing of ours is there, or it is not ours to touch.
+    """
+    project = studio.project(project_id)
+    current = project.model_version
+    if is_ours(current):
+        if project.sampling != UNCERTAINTY_SAMPLING:
+            studio.set_order(project_id, current)
+        return current
+    titles = {backend.title for backend in studio.backends(project_id)}
+    if current and current not in titles:
+        return None
+    counts = studio.model_versions(project_id)
+    ours = sorted((name for name in counts if is_ours(name) and counts[name] > 0), reverse=True)
+    for name in ours:
+        if _is_complete(studio, project_id, name, counts[name]):
+            studio.set_order(project_id, name)
+            return name
+    return None
+
+
+def _check_arguments(items: Sequence[RankedTask], version: str) -> None:
+    if not is_ours(version):
+        raise PublishError(f"Version {version!r} must come from fresh_version(), as {PREFIX}...")
+    if not items:
+        raise PublishError("There is nothing to publish: no unlabelled task was ranked")
+    twice = [task for task, times in Counter(i.task_id for i in items).items() if times > 1]
+    if twice:
+        raise PublishError(f"Task {twice[0]} is ranked twice: rank every task once")
+
+
+def _import_and_check(
+    studio: Studio,
+    project_id: int,
+    items: Sequence[RankedTask],
+    version: str,
+    on_progress: Callable[[int, int], None] | None,
+    on_step: Callable[[str], None],
+) -> set[int]:
+    """Import `items` as `version` and check them; returns the tasks that no longer exist."""
+    if studio.model_versions(project_id).get(version, 0):
+        raise PublishError(f"Version {version} exists already: take a new one from fresh_version()")
+    rows = _rows(items, version)
+    done = 0
+    for batch in _batches(rows):
+        try:
+            created = studio.import_predictions(project_id, batch)
+        except RefusedError as error:
+            gone = _gone(studio, project_id, items) if error.status == 400 else set()
+            if gone:
+                return gone
+            raise PublishError(f"{error}. The old order still stands") from None
+        if created != len(batch):
+            raise PublishError(
+                f"Label Studio made {created} of {len(batch)} predictions of {version}: it "
+                "drops those that do not fit the label config. The old order still stands; "
+                "`doctor` compares the label config with the model"
+            )
+        done += created
+        if on_progress is not None:
+            on_progress(done, len(rows))
+    on_step("imported")
+    gone = _check(studio, project_id, rows, version)
+    if not gone:
+        on_step("checked")
+    return gone
+
+
+def _rows(items: Sequence[RankedTask], version: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "task": item.task_id,
+            "result": list(item.result),
+            "score": rank_score(rank, len(items)),
+            "model_version": version,
+        }
+        for rank, item in enumerate(items)
+    ]
+
+
+def _batches(rows: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Cut into requests of at most BATCH_ITEMS rows and about BATCH_BYTES bytes."""
+    batch: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        weight = len(json.dumps(row))
+        if batch and (len(batch) >= BATCH_ITEMS or size + weight > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(row)
+        size += weight
+    if batch:
+        yield batch
+
+
+def _gone(studio: Studio, project_id: int, items: Sequence[RankedTask]) -> set[int]:
+    """The ranked tasks that are no longer in the project."""
+    there = {task.id for task in studio.tasks(project_id)}
+    return {item.task_id for item in items} - there
+
+
+def _check(
+    studio: Studio, project_id: int, rows: Sequence[Mapping[str, Any]], version: str
+) -> set[int]:
+    """Read the import back: the right number, once a task, with the scores sent.
+
+    Returns the tasks that vanished after their prediction was made, and with it.
+    """
+    counts = studio.model_versions(project_id)
+    if counts.get(version, 0) != len(rows):
+        there = {task.id for task in studio.tasks(project_id)}
+        gone = {int(row["task"]) for row in rows} - there
+        if gone and counts.get(version, 0) == len(rows) - len(gone):
+            return gone
+        raise PublishError(
+            f"Label Studio holds {counts.get(version, 0)} predictions of {version} instead of "
+            f"{len(rows)}. The old order still stands: publish again"
+        )
+    if sum(counts.values()) <= READ_BACK_LIMIT:
+        found = studio.predictions_of(project_id, version)
+        expected = {int(row["task"]): float(row["score"]) for row in rows}
+    else:
+        step = max(1, len(rows) // SAMPLE)
+        some = [*rows[:3], *rows[::step], *rows[-1:]]
+        expected = {int(row["task"]): float(row["score"]) for row in some}
+        found = [
+            prediction
+            for task_id in expected
+            for prediction in studio.predictions_of_task(task_id)
+            if prediction.model_version == version
+        ]
+    seen = {prediction.task_id: prediction.score for prediction in found}
+    wrong = [t for t, score in expected.items() if not _same_score(seen.get(t), score)]
+    if wrong or len(found) != len(expected):
+        raise PublishError(
+            f"Label Studio gave back another order than was sent as {version} (task "
+            f"{wrong[0] if wrong else 'twice'}). The old order still stands: publish again"
+        )
+    return set()
+
+
+def _same_score(seen: float | None, sent: float) -> bool:
+    return seen is not None and abs(seen - sent) <= 1e-12
+
+
+def _switch(studio: Studio, project_id: int, version: str, on_step: Callable[[str], None]) -> None:
+    try:
+        studio.set_order(project_id, version)
+    except RefusedError as error:
+        raise PublishError(f"{error}. The old order still stands: publish again") from None
+    on_step("switched")
+    if not is_order_live(studio, project_id, version):
+        project = studio.project(project_id)
+        raise PublishError(
+            f"Project {project_id} was switched to {version}, but now has model version "
+            f"{project.model_version!r} and {project.sampling!r}: somebody else changed it just "
+            "now; publish again"
+        )
+    on_step("confirmed")
+
+
+def _clean_up(
+    studio: Studio, project_id: int, *, live: str, replaced: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Delete our versions nobody can still have open. Never fails: the order is already live."""
+    removed: list[str] = []
+    left_over: list[str] = []
+    try:
+        counts = studio.model_versions(project_id)
+    except LabelStudioError as error:
+        logger.warning("Old versions stay for now: %s", error)
+        return (), ()
+    now = datetime.now(timezone.utc)
+    for name in stale_versions(list(counts), live=live, replaced=replaced, now=now):
+        try:
+            studio.delete_model_version(project_id, name)
+            removed.append(name)
+        except LabelStudioError as error:
+            logger.warning("Version %s stays for now: %s", name, one_line(error))
+            left_over.append(name)
+    return tuple(removed), tuple(left_over)
+
+
+def stale_versions(
+    versions: Sequence[str], *, live: str, replaced: str, now: datetime
+) -> list[str]:
+    """Which of `versions` can go once `live` is live and `replaced` was live before it.
+
+    Never `live` or `replaced`, never a version that is not ours. Ours that are younger than
+    `replaced` were imported and never switched to: nobody was served them. The older ones go when
+    their successor has been there longer than GRACE.
+    """
+    ours = sorted(name for name in versions if is_ours(name))
+    stale = []
+    for place, name in enumerate(ours):
+        if name in (live, replaced):
+            continue
+        abandoned = is_ours(replaced) and replaced < name
+        successor = ours[place + 1] if place + 1 < len(ours) else ""
+        made = made_at(successor)
+        if abandoned or (made is not None and now - made > GRACE):
+            stale.append(name)
+    return stale
+
+
+def made_at(version: str) -> datetime | None:
+    """When a version of ours was made, read from its name; None: the name does not tell."""
+    found = re.match(rf"{PREFIX}(\d{{8}}-\d{{6}})-(\d{{3}})", version)
+    if found is None:
+        return None
+    try:
+        moment = datetime.strptime(found[1], "%Y%m%d-%H%M%S").replace(tzinfo=timezone.utc)
+    except ValueError:
+        return None
+    return moment + timedelta(milliseconds=int(found[2]))

@@ -1,0 +1,209 @@
+"""What Label Studio tells us, as plain frozen records: only the fields this project reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ProjectInfo:
+    """A project.
+
+    Args:
+        id: its number.
+        title: its name.
+        label_config: its labelling interface, XML.
+        sampling: how the next task is chosen, in Label Studio's own words.
+        model_version: the version whose predictions are shown and sampled by; "" when none is set.
+            It may also hold the TITLE of a connected backend: see `publish.is_order_live`.
+        maximum_annotations: annotations a task needs until it counts as labelled.
+        show_predictions: whether annotators see predictions at all.
+        task_count: tasks in it.
+        labelled_count: tasks with at least one annotation.
+    """
+
+    id: int
+    title: str
+    label_config: str
+    sampling: str
+    model_version: str
+    maximum_annotations: int
+    show_predictions: bool
+    task_count: int
+    labelled_count: int
+
+    @classmethod
+    def of(cls, found: Any) -> ProjectInfo:
+        """From the SDK's project, whose fields may all be missing or null."""
+        return cls(
+            id=found.id,
+            title=found.title or "",
+            label_config=found.label_config or "",
+            sampling=found.sampling or "",
+            model_version=found.model_version or "",
+            maximum_annotations=found.maximum_annotations or 1,
+            show_predictions=found.show_collab_predictions is not False,
+            task_count=found.task_number or 0,
+            labelled_count=found.num_tasks_with_annotations or 0,
+        )
+
+
+@dataclass(frozen=True)
+class TaskRef:
+    """A task, without its annotations and predictions.
+
+    Args:
+        id: its number, ascending in order of creation.
+        data: its data as imported, URIs unresolved. Never write it back.
+        is_labeled: whether it has all the annotations it needs.
+        total_annotations: submitted annotations.
+        cancelled_annotations: times it was skipped.
+        updated_at: when it, or an annotation of it, last changed.
+    """
+
+    id: int
+    data: Mapping[str, Any] = field(default_factory=dict)
+    is_labeled: bool = False
+    total_annotations: int = 0
+    cancelled_annotations: int = 0
+    updated_at: datetime | None = None
+
+    @classmethod
+    def of(cls, found: Any) -> TaskRef:
+        """From the SDK's task."""
+        return cls(
+            id=found.id,
+            data=found.data or {},
+            is_labeled=bool(found.is_labeled),
+            total_annotations=found.total_annotations or 0,
+            cancelled_annotations=found.cancelled_annotations or 0,
+            updated_at=found.updated_at,
+        )
+
+
+@dataclass(frozen=True)
+class AnnotationRef:
+    """One annotation of a task: `result` is Label Studio's list of regions."""
+
+    id: int
+    task_id: int
+    result: list[dict[str, Any]]
+    was_cancelled: bool = False
+    ground_truth: bool = False
+    updated_at: datetime | None = None
+
+    @classmethod
+    def of(cls, found: Any, task_id: int) -> AnnotationRef:
+        """From the SDK's annotation."""
+        return cls(
+            id=found.id,
+            task_id=task_id,
+            result=[dict(region) for region in found.result or []],
+            was_cancelled=bool(found.was_cancelled),
+            ground_truth=bool(found.ground_truth),
+            updated_at=found.updated_at,
+        )
+
+
+@dataclass(frozen=True)
+class PredictionRef:
+    """One prediction, without its regions. `score` is what the queue is sorted by, ascending."""
+
+    id: int
+    task_id: int
+    model_version: str
+    score: float | None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> PredictionRef:
+        """From a row of Label Studio's own JSON."""
+        return cls(
+            id=row["id"],
+            task_id=row["task"],
+            model_version=row.get("model_version") or "",
+            score=row.get("score"),
+        )
+
+
+@dataclass(frozen=True)
+class BackendInfo:
+    """A connected ML backend.
+
+    Args:
+        id: its number.
+        title: its name, which also serves as a `model_version` (the trap).
+        url: where Label Studio calls it.
+        model_version: the version its `/setup` last gave.
+        state: "Connected", "Disconnected", "Error", "Training" or "Predicting".
+        error_message: what its last setup said; "" when all is well.
+        has_password: whether Label Studio sends it a user and a password.
+    """
+
+    id: int
+    title: str
+    url: str
+    model_version: str
+    state: str
+    error_message: str
+    has_password: bool
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> BackendInfo:
+        """From a row of Label Studio's own JSON."""
+        return cls(
+            id=row["id"],
+            title=row.get("title") or "",
+            url=row.get("url") or "",
+            model_version=row.get("model_version") or "",
+            state=row.get("readable_state") or "",
+            error_message=row.get("error_message") or "",
+            has_password=row.get("auth_method") == "BASIC_AUTH",
+        )
+
+
+@dataclass(frozen=True)
+class WebhookInfo:
+    """A webhook of a project: `sends_all` means all kinds of events, with their payload."""
+
+    id: int
+    url: str
+    is_active: bool
+    sends_all: bool
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> WebhookInfo:
+        """From a row of Label Studio's own JSON."""
+        return cls(
+            id=row["id"],
+            url=row.get("url") or "",
+            is_active=bool(row.get("is_active", True)),
+            sends_all=bool(row.get("send_for_all_actions")) and bool(row.get("send_payload")),
+        )
+
+
+@dataclass(frozen=True)
+class ViewInfo:
+    """A tab of the Data Manager; `data` is all of it as Label Studio keeps it."""
+
+    id: int
+    title: str
+    ordering: tuple[str, ...]
+    data: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, found: Any) -> ViewInfo:
+        """From the SDK's view."""
+        data = dict(found.data or {})
+        ordering = tuple(data.get("ordering") or ())
+        return cls(id=found.id, title=data.get("title") or "", ordering=ordering, data=data)
+
+
+@dataclass(frozen=True)
+class UserInfo:
+    """The account a token belongs to."""
+
+    id: int
+    email: str

@@ -1,0 +1,134 @@
+"""How calls to Label Studio fail, in this project's words.
+
+One place turns what httpx and the SDK raise into `UnreachableError`, `AccessError` and
+`RefusedError`, each one line with the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+from label_studio_sdk.core.api_error import ApiError
+
+from backend.errors import AccessError, LabelStudioError, UnreachableError
+from backend.label_studio.auth import LEGACY_IS_OFF, MAKE_A_TOKEN, TokenKind
+
+DETAIL_LIMIT = 240
+
+
+class RefusedError(LabelStudioError):
+    """Label Studio answered, but with an error status.
+
+    Args:
+        message: one line.
+        status: the HTTP status.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@contextmanager
+def speaking_to(
+    url: str, doing: str, *, kind: TokenKind, project_id: int | None = None
+) -> Iterator[None]:
+    """Translate every failure of the calls in the block.
+
+    Args:
+        url: address of Label Studio, for the message.
+        doing: what was tried, as in "listing tasks".
+        kind: the kind of token in use.
+        project_id: the project the call is about; None: none in particular.
+
+    Raises:
+        UnreachableError: no connection, no answer in time, or an answer cut short.
+        AccessError: 401 or 403.
+        RefusedError: any other error status.
+        LabelStudioError: an answer that is not Label Studio's.
+    """
+    try:
+        yield
+    except ApiError as error:
+        raise _from_status(
+            url, doing, kind, project_id, error.status_code or 0, error.body, error.headers or {}
+        ) from None
+    except httpx.HTTPStatusError as error:
+        raise _from_status(
+            *(url, doing, kind, project_id, error.response.status_code),
+            _body(error.response),
+            error.response.headers,
+        ) from None
+    except httpx.TimeoutException:
+        raise UnreachableError(
+            f"Label Studio at {url} did not answer in time ({doing}): it is overloaded, or a proxy "
+            "in between swallows the request; try again"
+        ) from None
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise UnreachableError(
+            f"No Label Studio answers at {url} ({one_line(error)}): start it, "
+            "or correct LABEL_STUDIO_URL"
+        ) from None
+
+
+def one_line(text: object, limit: int = DETAIL_LIMIT) -> str:
+    """`text` on one line, at most `limit` characters."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def _from_status(
+    url: str,
+    doing: str,
+    kind: TokenKind,
+    project_id: int | None,
+    status: int,
+    body: Any,
+    headers: Any,
+) -> LabelStudioError:
+    if status == 401:
+        remedy = LEGACY_IS_OFF if kind == "legacy" else f"it was revoked: {MAKE_A_TOKEN}"
+        return AccessError(f"Label Studio at {url} does not accept the token ({doing}): {remedy}")
+    if status == 403:
+        return AccessError(
+            f"The token's account may not do this in Label Studio ({doing}): use the token of an "
+            "owner or administrator, or give the account that right"
+        )
+    if status == 404 and project_id is not None:
+        return RefusedError(
+            f"Project {project_id} is not in Label Studio at {url}, or the token's account cannot "
+            "see it: check the number in the project's address",
+            status,
+        )
+    if 300 <= status < 400:
+        target = one_line(dict(headers).get("location", "elsewhere"))
+        return LabelStudioError(
+            f"Label Studio at {url} redirects to {target}: set LABEL_STUDIO_URL to the address "
+            "that answers without a redirect"
+        )
+    if 200 <= status < 300:
+        return LabelStudioError(
+            f"{url} answered something that is not Label Studio's ({doing}): "
+            "correct LABEL_STUDIO_URL"
+        )
+    return RefusedError(f"Label Studio refused {doing} ({status}): {_detail(body)}", status)
+
+
+def _body(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        return response.text
+
+
+def _detail(body: Any) -> str:
+    """The most telling words of an error answer."""
+    if isinstance(body, dict):
+        found = body.get("validation_errors") or body.get("detail") or body
+        while isinstance(found, (dict, list)) and found:
+            found = next(iter(found.values())) if isinstance(found, dict) else found[0]
+        return one_line(found)
+    return one_line(body) if body else "no reason given"

@@ -1,0 +1,143 @@
+"""The settings -> a detector and an encoder, loaded; and what the two make of images.
+
+picture = decode(data, long_side=models.long_side)   # any thread
+inputs = models.prepare(picture)                     # any thread
+observations = models.observe([inputs, ...])         # one thread
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.detections import Detections
+from backend.settings import Settings
+from backend.vision.crops import object_crops
+from backend.vision.detector import Detector, Prepared
+from backend.vision.encoder import DetectorEncoder, Encoder
+from backend.vision.picture import Picture
+
+
+@dataclass(frozen=True, eq=False)
+class ImageInputs:
+    """One image, ready for both models.
+
+    Args:
+        picture: its pixels, from which objects are cut.
+        detector_input: what the detector takes.
+        encoder_input: what the encoder takes; None where the detector's pass embeds it as well.
+    """
+
+    picture: Picture
+    detector_input: Prepared
+    encoder_input: NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """What the models make of one image.
+
+    Args:
+        detections: its objects.
+        embedding: (D,) float32 of length 1: the whole image.
+        object_embeddings: (K, D) float32 rows of length 1: its most uncertain objects.
+    """
+
+    detections: Detections
+    embedding: NDArray[np.float32]
+    object_embeddings: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Models:
+    """A detector and an encoder. One thread at a time may `observe`."""
+
+    detector: Detector
+    encoder: Encoder
+
+    @property
+    def long_side(self) -> int:
+        """The longer side, in pixels, that pictures are best decoded at."""
+        return self.detector.input_size
+
+    def prepare(self, picture: Picture) -> ImageInputs:
+        """Scale one picture for both models. Cheap, and safe to call from many threads."""
+        shared = self._shares_one_pass
+        return ImageInputs(
+            picture,
+            self.detector.prepare(picture),
+            None if shared else self.encoder.prepare(picture.pixels),
+        )
+
+    def observe(self, batch: Sequence[ImageInputs], *, crops: int = 0) -> list[Observation]:
+        """Detect and embed.
+
+        Args:
+            batch: images in any shapes.
+            crops: how many objects of each image are embedded too, the most uncertain ones.
+
+        Returns:
+            One observation per image, in order.
+        """
+        detections, embeddings = self._detect_and_embed(batch)
+        objects = [
+            object_crops(inputs.picture, seen, limit=crops) if crops else []
+            for inputs, seen in zip(batch, detections, strict=True)
+        ]
+        rows = self._embed([crop for image in objects for crop in image])
+        ends = np.cumsum([len(image) for image in objects])
+        return [
+            Observation(seen, embedding, rows[end - len(image) : end])
+            for seen, embedding, image, end in zip(
+                detections, embeddings, objects, ends, strict=True
+            )
+        ]
+
+    def _detect_and_embed(
+        self, batch: Sequence[ImageInputs]
+    ) -> tuple[list[Detections], NDArray[np.float32]]:
+        detector_inputs = [inputs.detector_input for inputs in batch]
+        if self._shares_one_pass:
+            return self.detector.detect_with_features(detector_inputs)
+        prepared = [x.encoder_input for x in batch if x.encoder_input is not None]
+        return self.detector.detect(detector_inputs), self.encoder.encode(prepared)
+
+    def _embed(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """(N, D) embeddings of (h, w, 3) uint8 RGB images."""
+        if not images:
+            return np.empty((0, self.encoder.dim), dtype=np.float32)
+        return self.encoder.encode([self.encoder.prepare(pixels) for pixels in images])
+
+    @property
+    def _shares_one_pass(self) -> bool:
+        return isinstance(self.encoder, DetectorEncoder) and self.encoder.detector is self.detector
+
+
+def load_models(settings: Settings) -> Models:
+    """Load everything now: what cannot work fails here, with its remedy, and not at work.
+
+    Raises:
+        WeightsError: weights that are not allowed, not there, or cannot be loaded.
+        SettingsError: DEVICE names a GPU that is not there.
+    """
+    from backend.vision.clip import load_clip
+    from backend.vision.engines import choose_device
+    from backend.vision.weights import find_detector
+    from backend.vision.yolo import load_detector
+
+    device = choose_device(settings.device)
+    path = find_detector(settings.model, settings.model_dir)
+    detector = load_detector(path, device=device, export_dir=settings.export_dir)
+    if settings.encoder == "detector":
+        return Models(detector, DetectorEncoder(detector))
+    encoder = load_clip(
+        settings.clip_model,
+        settings.clip_pretrained,
+        model_dir=settings.model_dir,
+        device=device,
+        export_dir=settings.export_dir,
+    )
+    return Models(detector, encoder)

@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from backend.duplicates import find_leaders
 from backend.errors import ScoreError
-from backend.selection import LazyGreedy, UnitRows, find_leaders
+from backend.selection import LazyGreedy, UnitRows
 
 __all__ = ["Pick", "Ranking", "gamma_of", "near_duplicate_groups", "pick_diverse", "rank"]
 
@@ -185,12 +186,10 @@ def near_duplicate_groups(
     [0, 1, 1]
     """
     rows = UnitRows(embeddings)
-    if order is None:
-        reading = np.arange(len(rows))
-    else:
-        reading = np.asarray(order, dtype=np.intp)
-        if not np.array_equal(np.sort(reading), np.arange(len(rows))):
-            raise ScoreError(f"order must be a permutation of 0..{len(rows) - 1}")
+    everyone = np.arange(len(rows))
+    reading: Indices = everyone if order is None else np.asarray(order, dtype=np.intp)
+    if not np.array_equal(np.sort(reading), everyone):
+        raise ScoreError(f"order must hold each row number below {len(rows)} once")
     return _groups(rows, reading, _checked_threshold(threshold), keys, None)
 
 
@@ -335,7 +334,8 @@ def _heads(order: Indices, keys: Sequence[Hashable] | None) -> Indices:
 
 
 def _by_utility(utilities: NDArray[np.float64], priority: Indices) -> Indices:
-    return np.lexsort((priority, -utilities))
+    order: Indices = np.lexsort((priority, -utilities))
+    return order
 
 
 def _priority(count: int, rng: np.random.Generator | None) -> Indices:

@@ -66,7 +66,7 @@ def lowest_confidence(class_scores: ArrayLike) -> Vector:
     >>> lowest_confidence([[0.75, 0.5], [0.25, 0.0]]).tolist()
     [0.25, 0.75]
     """
-    return 1 - _checked(class_scores).max(axis=1, initial=0.0)
+    return 1 - _best(_checked(class_scores))
 
 
 def margin_sampling(class_scores: ArrayLike) -> Vector:
@@ -91,7 +91,7 @@ def margin_sampling(class_scores: ArrayLike) -> Vector:
     [0.0, 1.0, 0.75]
     """
     scores = _checked(class_scores)
-    best = scores.max(axis=1, initial=0.0)
+    best = _best(scores)
     to_background = 1 - np.abs(2 * best - 1)
     if scores.shape[1] == 1:
         return to_background
@@ -118,7 +118,7 @@ def entropy(class_scores: ArrayLike) -> Vector:
     >>> entropy([[0.5, 0.1], [1.0, 1.0], [0.0, 0.0]]).tolist()
     [1.0, 0.0, 0.0]
     """
-    best = _checked(class_scores).max(axis=1, initial=0.0)
+    best = _best(_checked(class_scores))
     bits = np.zeros_like(best)
     for p in (best, 1 - best):
         bits -= p * np.log2(p, out=np.zeros_like(p), where=p > 0)
@@ -277,7 +277,7 @@ def score_image(
         raise ScoreError(f"floor must lie above 0 and below 1, not {floor}")
     if not 0 <= peak_score <= 1:
         raise ScoreError(f"peak_score must lie in 0..1, not {peak_score}")
-    best = scores.max(axis=1, initial=0.0)
+    best = _best(scores)
     boxes, share = scores[best >= floor], 1.0
     if not len(boxes):
         share = min(max(peak_score, best.max(initial=0.0)) / floor, 1.0)
@@ -367,6 +367,12 @@ def parse_weights(text: str) -> dict[str, float]:
             raise ScoreError(f"weight of {name!r} must be a number, not {number!r}") from None
     _check_weights(given, known=MEASURES)
     return {name: given.get(name, 0.0) for name in MEASURES}
+
+
+def _best(class_scores: Vector) -> Vector:
+    """(K,) p1 of each box."""
+    best: Vector = class_scores.max(axis=1)
+    return best
 
 
 # Refusals

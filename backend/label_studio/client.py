@@ -8,7 +8,7 @@ repeated import doubles predictions.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -128,13 +128,13 @@ class Studio:
             LabelStudioError: it is not there, or not for this account to see.
         """
         with self._speaking("reading the project", project_id):
-            found = self._sdk.projects.get(project_id)
-            return ProjectInfo.of(found)
+            return ProjectInfo.of(self._sdk.projects.get(project_id))
 
     def projects(self) -> list[ProjectInfo]:
         """All projects this account sees."""
         with self._speaking("listing projects"):
-            return [ProjectInfo.of(found) for found in self._sdk.projects.list(page_size=100)]
+            found: Iterable[Any] = self._sdk.projects.list(page_size=100)
+            return [ProjectInfo.of(project) for project in found]
 
     # Tasks
 

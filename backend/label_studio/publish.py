@@ -13,22 +13,28 @@ from __future__ import annotations
 
 import json
 import logging
-import re
-import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from typing import Any
 
 from backend.errors import LabelStudioError, PublishError
 from backend.label_studio.client import UNCERTAINTY_SAMPLING, Studio
 from backend.label_studio.transport import RefusedError, one_line
+from backend.label_studio.versions import GRACE, fresh_version, is_ours, stale_versions
+
+__all__ = [
+    "Published",
+    "RankedTask",
+    "fresh_version",
+    "is_order_live",
+    "publish",
+    "rank_score",
+    "restore_order",
+]
 
 logger = logging.getLogger(__name__)
-
-PREFIX = "hf-"
-KEPT_VERSIONS = 2
 
 # Every import makes Label Studio recount all tasks of the project: few large calls. Proxies in
 # front of it end requests that are too large (nginx: 200 MB) or too long (often 90 s).
@@ -40,10 +46,6 @@ READ_BACK_LIMIT = 20_000
 SAMPLE = 12
 
 ATTEMPTS = 3
-
-# An annotator who opened a task before its version was deleted cannot submit it (Label Studio
-# refuses an unknown `parent_prediction`), so an order that was replaced is kept this long.
-GRACE = timedelta(hours=4)
 
 
 @dataclass(frozen=True)
@@ -80,23 +82,6 @@ class Published:
     left_over: tuple[str, ...] = ()
 
 
-def fresh_version(detector_version: str = "") -> str:
-    """A version name never used before: `hf-20261122-101500-123-1a2b-DETECTOR`.
-
-    Names sort by the moment they were made (UTC), and the random part keeps two of the same
-    millisecond apart. Of `detector_version` the first 8 letters and digits are kept.
-    """
-    now = datetime.now(timezone.utc)
-    stamp = f"{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03d}"
-    detector = re.sub(r"[^0-9A-Za-z]", "", detector_version)[:8]
-    return "-".join(part for part in (f"{PREFIX}{stamp}", secrets.token_hex(2), detector) if part)
-
-
-def is_ours(version: str) -> bool:
-    """Whether `version` is one of this project's: only those are ever deleted."""
-    return version.startswith(PREFIX)
-
-
 def rank_score(rank: int, count: int) -> float:
     """The prediction score of a rank: (rank + 0.5) / count, in 0..1, lower = served earlier.
 
@@ -114,6 +99,7 @@ def publish(
     version: str,
     on_progress: Callable[[int, int], None] | None = None,
     on_step: Callable[[str], None] = lambda step: None,
+    grace: timedelta = GRACE,
 ) -> Published:
     """Make Label Studio serve `items` in their order.
 
@@ -126,6 +112,8 @@ def publish(
         version: a name from `fresh_version`.
         on_progress: called with (predictions imported, predictions in all).
         on_step: called with the name of each step when it is done.
+        grace: how long an order stays after it was replaced, for annotators who have a task of
+            it open.
 
     Raises:
         PublishError: nothing was switched, the old order still stands; or the switch could not
@@ -155,7 +143,7 @@ def publish(
             "old order still stands: publish again when the deletions are over"
         )
     _switch(studio, project_id, name, on_step)
-    removed, left_over = _clean_up(studio, project_id, live=name, replaced=replaced)
+    removed, left_over = _clean_up(studio, project_id, live=name, replaced=replaced, grace=grace)
     on_step("cleaned")
     return Published(
         version=name,
@@ -177,36 +165,32 @@ def is_order_live(studio: Studio, project_id: int, version: str) -> bool:
     return project.model_version == version and project.sampling == UNCERTAINTY_SAMPLING
 
 
-def restore_order(studio: Studio, project_id: int) -> str | None:
-    """Switch the project back to our newest complete order, if it is switched to a backend's title.
+def restore_order(studio: Studio, project_id: int, version: str) -> bool:
+    """Switch back to our order `version` where a backend's title, or nothing, took its place.
 
-    Also repairs a project whose `model_version` is empty or whose sampling was changed while one
-    of our orders is its version. A version someone else set on purpose is left alone.
+    Another version that somebody set on purpose is left alone.
 
     Returns:
-        The version that is live now; None: nothing of ours is there, or it is not ours to touch.
+        Whether the order is live now.
     """
     project = studio.project(project_id)
     current = project.model_version
-    if is_ours(current):
-        if project.sampling != UNCERTAINTY_SAMPLING:
-            studio.set_order(project_id, current)
-        return current
-    titles = {backend.title for backend in studio.backends(project_id)}
-    if current and current not in titles:
-        return None
-    counts = studio.model_versions(project_id)
-    ours = sorted((name for name in counts if is_ours(name) and counts[name] > 0), reverse=True)
-    for name in ours:
-        if _is_complete(studio, project_id, name, counts[name]):
-            studio.set_order(project_id, name)
-            return name
-    return None
+    if current not in ("", version):
+        titles = {backend.title for backend in studio.backends(project_id)}
+        if current not in titles:
+            return False
+    elif current == version and project.sampling == UNCERTAINTY_SAMPLING:
+        return True
+    try:
+        studio.set_order(project_id, version)
+    except RefusedError:
+        return False
+    return True
 
 
 def _check_arguments(items: Sequence[RankedTask], version: str) -> None:
     if not is_ours(version):
-        raise PublishError(f"Version {version!r} must come from fresh_version(), as {PREFIX}...")
+        raise PublishError(f"Version {version!r} must come from fresh_version()")
     if not items:
         raise PublishError("There is nothing to publish: no unlabelled task was ranked")
     twice = [task for task, times in Counter(i.task_id for i in items).items() if times > 1]
@@ -345,7 +329,7 @@ def _switch(studio: Studio, project_id: int, version: str, on_step: Callable[[st
 
 
 def _clean_up(
-    studio: Studio, project_id: int, *, live: str, replaced: str
+    studio: Studio, project_id: int, *, live: str, replaced: str, grace: timedelta
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Delete our versions nobody can still have open. Never fails: the order is already live."""
     removed: list[str] = []
@@ -355,8 +339,7 @@ def _clean_up(
     except LabelStudioError as error:
         logger.warning("Old versions stay for now: %s", error)
         return (), ()
-    now = datetime.now(timezone.utc)
-    for name in stale_versions(list(counts), live=live, replaced=replaced, now=now):
+    for name in stale_versions(list(counts), live=live, replaced=replaced, grace=grace):
         try:
             studio.delete_model_version(project_id, name)
             removed.append(name)
@@ -364,37 +347,3 @@ def _clean_up(
             logger.warning("Version %s stays for now: %s", name, one_line(error))
             left_over.append(name)
     return tuple(removed), tuple(left_over)
-
-
-def stale_versions(
-    versions: Sequence[str], *, live: str, replaced: str, now: datetime
-) -> list[str]:
-    """Which of `versions` can go once `live` is live and `replaced` was live before it.
-
-    Never `live` or `replaced`, never a version that is not ours. Ours that are younger than
-    `replaced` were imported and never switched to: nobody was served them. The older ones go when
-    their successor has been there longer than GRACE.
-    """
-    ours = sorted(name for name in versions if is_ours(name))
-    stale = []
-    for place, name in enumerate(ours):
-        if name in (live, replaced):
-            continue
-        abandoned = is_ours(replaced) and replaced < name
-        successor = ours[place + 1] if place + 1 < len(ours) else ""
-        made = made_at(successor)
-        if abandoned or (made is not None and now - made > GRACE):
-            stale.append(name)
-    return stale
-
-
-def made_at(version: str) -> datetime | None:
-    """When a version of ours was made, read from its name; None: the name does not tell."""
-    found = re.match(rf"{PREFIX}(\d{{8}}-\d{{6}})-(\d{{3}})", version)
-    if found is None:
-        return None
-    try:
-        moment = datetime.strptime(found[1], "%Y%m%d-%H%M%S").replace(tzinfo=timezone.utc)
-    except ValueError:
-        return None
-    return moment + timedelta(milliseconds=int(found[2]))

@@ -11,7 +11,7 @@ import threading
 
 from backend.errors import HardestFirstError
 from backend.label_studio.client import Studio
-from backend.label_studio.publish import is_order_live
+from backend.label_studio.publish import restore_order
 from backend.loop.store import Store
 from backend.settings import Settings
 
@@ -52,22 +52,17 @@ class OrderKeeper:
         with self._lock:
             self._waiting.pop(project_id, None)
         try:
-            if restore_order(Studio.from_settings(self._settings), self._store, project_id):
-                logger.info("project %s: the published order is served again", project_id)
+            live = self._store.publication(project_id)
+            if live is None:
+                return
+            studio = Studio.from_settings(self._settings)
+            if not restore_order(studio, project_id, live.model_version):
+                logger.warning(
+                    "project %s does not serve its published order %s: "
+                    "run `python -m backend doctor %s`",
+                    project_id,
+                    live.model_version,
+                    project_id,
+                )
         except HardestFirstError as error:
             logger.warning("project %s: the order could not be checked: %s", project_id, error)
-
-
-def restore_order(studio: Studio, store: Store, project_id: int) -> bool:
-    """Make Label Studio serve the published order if it does not; True when it had to.
-
-    Raises:
-        LabelStudioError: Label Studio does not answer or refuses.
-    """
-    live = store.publication(project_id)
-    if live is None or is_order_live(studio, project_id, live.model_version):
-        return False
-    if live.model_version not in studio.model_versions(project_id):
-        return False
-    studio.set_order(project_id, live.model_version)
-    return True

@@ -16,7 +16,9 @@ from backend.errors import HardestFirstError
 from backend.label_studio.client import ProjectInfo, Studio, TaskRef
 from backend.label_studio.images import browser_url
 from backend.label_studio.label_map import LabelMap
-from backend.label_studio.publish import OWN_PREFIX, fresh_version, publish
+from backend.label_studio.publish import Published, fresh_version
+from backend.label_studio.publish import RankedTask as TaskToPublish
+from backend.label_studio.publish import publish as publish_order
 from backend.label_studio.results import to_results
 from backend.label_studio.tabs import show_tab
 from backend.loop.ranking import RankedTask, RankOptions, load_embeddings, rank_tasks
@@ -216,14 +218,46 @@ class Round:
         label_map: LabelMap,
         on_progress: Callable[[int, int], None],
     ) -> str:
-        detector = self._scorer.detector_version
-        version = fresh_version(detector)
+        version = fresh_version(self._scorer.detector_version)
+        # Kept before it is sent: should this run die after the switch, the next one knows the order.
+        self._keep(project.id, version, order)
+        published = publish_order(
+            self._studio,
+            project.id,
+            self._to_publish(project.id, order, label_map),
+            version=version,
+            on_progress=on_progress,
+        )
+        self._keep_live(project.id, version, order, published)
+        show_tab(self._studio, project.id)
+        return published.version
+
+    def _to_publish(
+        self, project_id: int, order: Sequence[RankedTask], label_map: LabelMap
+    ) -> list[TaskToPublish]:
+        scored = self._store.scored_tasks(
+            project_id, self._scorer.detector_version, [task.task_id for task in order]
+        )
+        return [
+            TaskToPublish(
+                task.task_id,
+                to_results(
+                    scored[task.task_id].detections,
+                    self._scorer.class_names,
+                    label_map,
+                    threshold=self._settings.model_score_threshold,
+                ),
+            )
+            for task in order
+        ]
+
+    def _keep(self, project_id: int, version: str, order: Sequence[RankedTask]) -> None:
         self._store.save_publication(
             Publication(
                 model_version=version,
-                project_id=project.id,
+                project_id=project_id,
                 state="preparing",
-                detector=detector,
+                detector=self._scorer.detector_version,
                 encoder=self._scorer.encoder_name,
                 strategy=self._settings.strategy,
                 diversity_weight=self._settings.diversity_weight,
@@ -231,36 +265,25 @@ class Round:
                 ranked=len(order),
                 created_at=datetime.now(timezone.utc),
             ),
-            [RankRow(task.rank, task.task_id, task.uncertainty_score) for task in order],
+            [
+                RankRow(place, task.task_id, task.uncertainty_score)
+                for place, task in enumerate(order, start=1)
+            ],
         )
-        publish(
-            self._studio,
-            project.id,
-            [task.task_id for task in order],
-            lambda ids: self._results(project.id, ids, label_map),
-            version=version,
-            on_progress=on_progress,
-        )
-        self._store.mark_live(project.id, version)
-        show_tab(self._studio, project.id)
-        kept = [v for v in self._studio.model_versions(project.id) if v.startswith(OWN_PREFIX)]
-        self._store.drop_publications(project.id, keep=[*kept, version])
-        return version
 
-    def _results(
-        self, project_id: int, task_ids: Sequence[int], label_map: LabelMap
-    ) -> dict[int, list[dict[str, Any]]]:
-        """Task id -> its Label Studio results; read in parts, so that no pool must fit in memory."""
-        scored = self._store.scored_tasks(project_id, self._scorer.detector_version, task_ids)
-        return {
-            task_id: to_results(
-                task.detections,
-                self._scorer.class_names,
-                label_map,
-                threshold=self._settings.model_score_threshold,
-            )
-            for task_id, task in scored.items()
-        }
+    def _keep_live(
+        self, project_id: int, version: str, order: Sequence[RankedTask], published: Published
+    ) -> None:
+        if published.version != version:
+            # Tasks were deleted while the order was sent: it was sent anew without them.
+            vanished = set(published.vanished)
+            remaining = [task for task in order if task.task_id not in vanished]
+            self._keep(project_id, published.version, remaining)
+        self._store.mark_live(project_id, published.version)
+        kept = [published.version, published.replaced, *published.left_over]
+        self._store.drop_publications(project_id, keep=kept)
+        detectors = self._store.publication_detectors(project_id)
+        self._store.drop_scores(project_id, keep_detectors=detectors)
 
 
 def adopt_published(store: Store, project: ProjectInfo) -> None:

@@ -246,6 +246,13 @@ class Store(Database):
             row = connection.execute(query).first()
         return None if row is None else _publication(row)
 
+    def publication_detectors(self, project_id: int) -> set[str]:
+        """The detectors behind the orders of a project that are kept."""
+        c = tables.publications.c
+        query = select(c.detector).where(c.project_id == project_id)
+        with self.begin() as connection:
+            return set(connection.scalars(query))
+
     def ranks(self, model_version: str, *, limit: int | None = None) -> list[RankRow]:
         """The order of a publication, first place first."""
         c = tables.ranks.c

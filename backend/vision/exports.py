@@ -117,8 +117,8 @@ def _check_is_raw(model: Any, facts: dict[str, Any], classes: int, name: str) ->
     if cut or not is_raw:
         raise WeightsError(
             f"{name} gives {shape} instead of all class scores, (batch, {4 + classes}, anchors): "
-            f"it was exported with its boxes already selected; {_HOW_TO_EXPORT}, and neither "
-            "nms=True, nms=False nor end2end=True; or set MODEL to the .pt itself"
+            f"it was exported with its boxes already selected; {_HOW_TO_EXPORT}, with "
+            "end2end=False and without nms, or set MODEL to the .pt itself"
         )
 
 

@@ -1,0 +1,182 @@
+"""Which of the project's labels each of the detector's classes is.
+
+The label config must have a RectangleLabels control on an Image. Of several, the first one (in the
+order of the config) that has a label for at least one class is taken. A class finds its label by
+name: the same name first, then the same but for case, then one of the label's `predicted_values`
+(comma-separated), each in the order of the config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from label_studio_sdk.label_interface.interface import LabelInterface
+
+from backend.errors import LabelConfigError
+from backend.label_studio.transport import one_line
+
+EXAMPLE = (
+    '<Image name="image" value="$image"/><RectangleLabels name="label" toName="image">'
+    '<Label value="..."/></RectangleLabels>'
+)
+
+
+@dataclass(frozen=True)
+class Label:
+    """One label of a control.
+
+    Args:
+        name: what a result holds: the `alias`, where there is one, else the `value`.
+        shown: what annotators read.
+        predicted_values: names of classes that mean this label.
+    """
+
+    name: str
+    shown: str
+    predicted_values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RectangleControl:
+    """A RectangleLabels control on an Image.
+
+    Args:
+        from_name: the control's name.
+        to_name: the image's name.
+        data_field: the key of the task's data that holds the image's URI.
+        labels: its labels, in order.
+    """
+
+    from_name: str
+    to_name: str
+    data_field: str
+    labels: tuple[Label, ...]
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """The control boxes go to, and the label of each class.
+
+    Args:
+        control: the chosen control.
+        labels: label name by class name, for the classes that have one.
+        unmapped_classes: classes without a label: their boxes are not shown to annotators.
+        unmapped_labels: labels no class stands for: annotators draw these from nothing.
+    """
+
+    control: RectangleControl
+    labels: Mapping[str, str]
+    unmapped_classes: tuple[str, ...] = ()
+    unmapped_labels: tuple[str, ...] = ()
+
+    @classmethod
+    def build(cls, config: str, class_names: Sequence[str]) -> LabelMap:
+        """Read a label config and match the detector's classes to its labels.
+
+        A map without any match is a map too: images are then ranked, but shown without boxes.
+
+        Raises:
+            LabelConfigError: the config is no XML, or has no RectangleLabels on an Image.
+        """
+        controls = rectangle_controls(config)
+        maps = [cls._of(control, class_names) for control in controls]
+        return next((found for found in maps if found.labels), maps[0])
+
+    @classmethod
+    def _of(cls, control: RectangleControl, class_names: Sequence[str]) -> LabelMap:
+        labels = {}
+        for name in class_names:
+            label = _match(name, control.labels)
+            if label is not None:
+                labels[name] = label.name
+        used = set(labels.values())
+        return cls(
+            control=control,
+            labels=labels,
+            unmapped_classes=tuple(name for name in class_names if name not in labels),
+            unmapped_labels=tuple(x.name for x in control.labels if x.name not in used),
+        )
+
+    def class_of(self, label: str) -> str | None:
+        """The first class that stands for a label of an annotation; None: no class does."""
+        return next((name for name, found in self.labels.items() if found == label), None)
+
+
+def rectangle_controls(config: str) -> list[RectangleControl]:
+    """All RectangleLabels controls on an image, in the order of the config; at least one.
+
+    Raises:
+        LabelConfigError: the config is no XML, or has none, or none with a usable image.
+    """
+    try:
+        interface = LabelInterface(config)
+    except Exception as error:  # the SDK lets whatever its XML library raises through
+        raise LabelConfigError(
+            f"The label config cannot be read ({one_line(error, 120)}): correct it in the "
+            "project's settings under Labeling Interface"
+        ) from None
+    controls = [control for control in interface.controls if control.tag == "RectangleLabels"]
+    if not controls:
+        raise LabelConfigError(_no_control(interface))
+    images = {found.name: found for found in interface.objects if found.tag == "Image"}
+    usable = []
+    for control in controls:
+        image = next((images[name] for name in control.to_name or [] if name in images), None)
+        field = _data_field(image)
+        if image is not None and field:
+            usable.append(
+                RectangleControl(
+                    from_name=control.name,
+                    to_name=image.name,
+                    data_field=field,
+                    labels=tuple(_label(key, tag) for key, tag in control.labels_attrs.items()),
+                )
+            )
+    if not usable:
+        raise LabelConfigError(
+            f"RectangleLabels {controls[0].name!r} is on no Image with one picture a task "
+            f'(value="$field"): use a config such as {EXAMPLE}'
+        )
+    return usable
+
+
+def _no_control(interface: Any) -> str:
+    tags = {control.tag for control in interface.controls}
+    if "Rectangle" in tags and "Labels" in tags:
+        return (
+            "The label config draws with Rectangle and names with Labels: this backend needs the "
+            f"two in one, as {EXAMPLE}"
+        )
+    return f"The label config has no RectangleLabels: add {EXAMPLE}"
+
+
+def _data_field(image: Any) -> str:
+    """`image` of `value="$image"`; "" for a list of pictures, a constant or a template."""
+    value = image.attr.get("value", "") if image is not None else ""
+    field = value[1:] if value.startswith("$") else ""
+    return field if field and not set(field) & set("$/ {}[]") else ""
+
+
+def _label(key: str, tag: Any) -> Label:
+    values = str(tag.attr.get("predicted_values") or "").split(",")
+    return Label(
+        name=key,
+        shown=str(tag.attr.get("value") or key),
+        predicted_values=tuple(value.strip() for value in values if value.strip()),
+    )
+
+
+def _match(name: str, labels: Sequence[Label]) -> Label | None:
+    folded = name.strip().casefold()
+    rules: tuple[Callable[[Label], bool], ...] = (
+        lambda label: name in (label.name, label.shown),
+        lambda label: folded in (label.name.strip().casefold(), label.shown.strip().casefold()),
+        lambda label: folded in (value.casefold() for value in label.predicted_values),
+    )
+    for rule in rules:
+        for label in labels:
+            if rule(label):
+                return label
+    return None

@@ -1,0 +1,70 @@
+"""The names of published orders: telling ours from others', and old ones from current ones."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+
+PREFIX = "hf-"
+
+# Label Studio refuses an annotation whose `parent_prediction` is gone, so whoever opened a task
+# before its order was deleted cannot submit it. A replaced order therefore stays this long.
+GRACE = timedelta(hours=1)
+
+
+def fresh_version(detector_version: str = "") -> str:
+    """A version name never used before: `hf-20261122-101500-123-1a2b-DETECTOR`.
+
+    Names sort by the moment they were made (UTC); the random part keeps two of the same
+    millisecond apart. Of `detector_version` the first 8 letters and digits are kept.
+    """
+    now = datetime.now(timezone.utc)
+    stamp = f"{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03d}"
+    detector = re.sub(r"[^0-9A-Za-z]", "", detector_version)[:8]
+    return "-".join(part for part in (f"{PREFIX}{stamp}", secrets.token_hex(2), detector) if part)
+
+
+def is_ours(version: str) -> bool:
+    """Whether `version` is one of this project's: only those are ever deleted."""
+    return version.startswith(PREFIX)
+
+
+def made_at(version: str) -> datetime | None:
+    """When a version of ours was made, read from its name; None: the name does not tell."""
+    found = re.match(rf"{PREFIX}(\d{{8}}-\d{{6}})-(\d{{3}})", version)
+    if found is None:
+        return None
+    try:
+        moment = datetime.strptime(found[1], "%Y%m%d-%H%M%S").replace(tzinfo=timezone.utc)
+    except ValueError:
+        return None
+    return moment + timedelta(milliseconds=int(found[2]))
+
+
+def stale_versions(
+    versions: Sequence[str],
+    *,
+    live: str,
+    replaced: str,
+    grace: timedelta = GRACE,
+    now: datetime | None = None,
+) -> list[str]:
+    """Which of `versions` can go once `live` is live and `replaced` was live before it.
+
+    Never one of these two, and never a version that is not ours. One that is younger than
+    `replaced` was imported by a publish that broke off: nobody was served it, so it goes at once.
+    An older one goes when its successor has been there for `grace`.
+    """
+    moment = now or datetime.now(timezone.utc)
+    ours = sorted(name for name in versions if is_ours(name))
+    stale = []
+    for place, name in enumerate(ours):
+        if name in (live, replaced):
+            continue
+        broke_off = is_ours(replaced) and replaced < name
+        succeeded_at = made_at(ours[place + 1]) if place + 1 < len(ours) else None
+        if broke_off or (succeeded_at is not None and moment - succeeded_at >= grace):
+            stale.append(name)
+    return stale

@@ -1,0 +1,84 @@
+"""The documents say what the code says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from backend.cli import app
+from backend.settings import STRATEGIES, Settings
+from backend.uncertainty import MEASURES
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def table_rows(document: str) -> dict[str, list[str]]:
+    """First cell, without backticks -> all cells, of every table row of a Markdown document."""
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in document.splitlines()
+        if line.startswith("| `")
+    ]
+    return {row[0].strip("`"): row for row in rows}
+
+
+@pytest.mark.parametrize("name", list(Settings.model_fields))
+def test_every_setting_stands_in_the_readme_with_its_meaning(name: str) -> None:
+    row = table_rows(README)[name.upper()]
+    field = Settings.model_fields[name]
+    assert field.description is not None
+    assert row[2] == field.description
+
+
+@pytest.mark.parametrize("strategy", list(STRATEGIES))
+def test_every_strategy_stands_in_the_readme(strategy: str) -> None:
+    assert STRATEGIES[strategy] in table_rows(README)[strategy][1]
+
+
+@pytest.mark.parametrize("measure", list(MEASURES))
+def test_every_measure_is_a_strategy(measure: str) -> None:
+    assert measure in STRATEGIES
+
+
+def test_every_verb_stands_in_the_readme_and_none_that_is_not_there() -> None:
+    verbs = set(get_command(app).commands)  # type: ignore[attr-defined]
+    told = set(re.findall(r"python -m backend ([a-z-]+)", README))
+    assert told == verbs
+
+
+@pytest.mark.parametrize(
+    "document", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "demo" / "README.md"]
+)
+def test_links_between_documents_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
+        assert (document.parent / target).exists(), target
+
+
+def test_importing_the_backend_makes_and_reads_nothing(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    program = "import backend.cli, backend.server, backend.model, backend.vision.models"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_label_studio_code_never_imports_torch() -> None:
+    for path in (ROOT / "backend" / "label_studio").glob("*.py"):
+        text = path.read_text()
+        assert not re.search(r"^\s*(import|from) (torch|backend\.(vision|loop))", text, re.M), path
+    for path in (ROOT / "backend" / "vision").glob("*.py"):
+        text = path.read_text()
+        assert not re.search(r"^\s*(import|from) backend\.(label_studio|loop)", text, re.M), path

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend.errors import WeightsError
+from backend.vision.export import Source, cached_export
+
+
+def build(calls: list[int], fail: bool = False) -> Source:
+    """A network that doubles."""
+    import torch
+
+    class Double(torch.nn.Module):
+        def forward(self, pixels: Any) -> tuple[Any]:
+            if fail:
+                raise ValueError("first line\nsecond line")
+            return (pixels.float() * 2,)
+
+    calls.append(1)
+    return Source(Double(), {"answer": 42}, (-1, 3, -1, -1), (4, 6))
+
+
+def test_is_built_once_and_read_from_then_on(tmp_path: Path) -> None:
+    calls: list[int] = []
+    first = cached_export("net", ("hash",), tmp_path, lambda: build(calls))
+    second = cached_export("net", ("hash",), tmp_path, lambda: build(calls))
+    assert len(calls) == 1
+    assert first.facts == second.facts == {"answer": 42}
+
+
+def test_other_weights_get_another_folder(tmp_path: Path) -> None:
+    calls: list[int] = []
+    for key in ("a", "b"):
+        cached_export("net", (key,), tmp_path, lambda: build(calls))
+    assert len(calls) == 2
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_failed_build_leaves_nothing_and_one_line(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="cannot be converted to OpenVINO") as caught:
+        cached_export("net", ("hash",), tmp_path, lambda: build([], fail=True))
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_build_is_not_mistaken_for_a_whole_one(tmp_path: Path) -> None:
+    def killed() -> Source:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cached_export("net", ("hash",), tmp_path, killed)
+    calls: list[int] = []
+    cached_export("net", ("hash",), tmp_path, lambda: build(calls))
+    assert calls
+
+
+def test_what_killed_builds_left_is_removed_after_a_day(tmp_path: Path) -> None:
+    for name, age in ((".partial-old", 2 * 24 * 3600), (".partial-live", 60)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    cached_export("net", ("hash",), tmp_path, lambda: build([]))
+    assert not (tmp_path / ".partial-old").exists()
+    assert (tmp_path / ".partial-live").exists()
+
+
+def test_the_slower_of_two_processes_uses_what_the_faster_made(tmp_path: Path) -> None:
+    def overtaken() -> Source:
+        cached_export("net", ("hash",), tmp_path, lambda: build([]))
+        return build([])
+
+    assert cached_export("net", ("hash",), tmp_path, overtaken).facts == {"answer": 42}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["model.xml", "facts.json"])
+def test_a_damaged_export_says_which_folder_to_delete(name: str, tmp_path: Path) -> None:
+    cached_export("net", ("hash",), tmp_path, lambda: build([]))
+    [folder] = tmp_path.iterdir()
+    (folder / name).write_bytes(b"\x00")
+    with pytest.raises(WeightsError, match=f"{folder.name}.*delete that folder"):
+        cached_export("net", ("hash",), tmp_path, lambda: build([]))

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from backend.errors import ImageError
+from backend.vision.picture import decode, thumbnail
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def quarters() -> Image.Image:
+    """32 x 16: red, green above blue, white."""
+    image = Image.new("RGB", (32, 16), RED)
+    image.paste(GREEN, (16, 0, 32, 8))
+    image.paste(BLUE, (0, 8, 16, 16))
+    image.paste(WHITE, (16, 8, 32, 16))
+    return image
+
+
+def corners(pixels: np.ndarray) -> list[tuple[int, ...]]:
+    """Colours of the four quarters, in reading order."""
+    h, w = pixels.shape[:2]
+    points = [
+        (h // 4, w // 4),
+        (h // 4, 3 * w // 4),
+        (3 * h // 4, w // 4),
+        (3 * h // 4, 3 * w // 4),
+    ]
+    return [tuple(int(c) for c in pixels[y, x]) for y, x in points]
+
+
+class TestOrientation:
+    @pytest.mark.parametrize(
+        ("orientation", "size", "seen"),
+        [
+            (1, (32, 16), [RED, GREEN, BLUE, WHITE]),
+            (2, (32, 16), [GREEN, RED, WHITE, BLUE]),
+            (3, (32, 16), [WHITE, BLUE, GREEN, RED]),
+            (4, (32, 16), [BLUE, WHITE, RED, GREEN]),
+            (5, (16, 32), [RED, BLUE, GREEN, WHITE]),
+            (6, (16, 32), [BLUE, RED, WHITE, GREEN]),
+            (7, (16, 32), [WHITE, GREEN, BLUE, RED]),
+            (8, (16, 32), [GREEN, WHITE, RED, BLUE]),
+        ],
+    )
+    @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+    def test_is_applied_once(
+        self, kind: str, orientation: int, size: tuple[int, int], seen: list[tuple[int, ...]]
+    ) -> None:
+        exif = Image.Exif()
+        exif[274] = orientation
+        options = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {}
+        picture = decode(encoded(quarters(), kind, exif=exif, **options), long_side=640)
+        assert picture.size == size
+        assert picture.pixels.shape == (size[1], size[0], 3)
+        for got, wanted in zip(corners(picture.pixels), seen, strict=True):
+            assert np.abs(np.subtract(got, wanted)).max() < 8
+
+    def test_is_applied_to_a_reduced_jpeg_whose_size_stays_that_of_the_file(self) -> None:
+        exif = Image.Exif()
+        exif[274] = 6
+        data = encoded(quarters().resize((1600, 800), 0), "JPEG", exif=exif)
+        picture = decode(data, long_side=400)
+        assert picture.size == (800, 1600)
+        assert picture.pixels.shape == (400, 200, 3)
+
+    def test_nonsense_is_ignored(self) -> None:
+        exif = Image.Exif()
+        exif[274] = 99
+        assert decode(encoded(quarters(), exif=exif), long_side=640).size == (32, 16)
+
+
+class TestScale:
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+    @pytest.mark.parametrize(
+        ("long_side", "shape"),
+        [(640, (750, 1000)), (2000, (1500, 2000)), (2001, (3000, 4000)), (9999, (3000, 4000))],
+    )
+    def test_is_the_smallest_that_reaches_the_long_side(
+        self, kind: str, long_side: int, shape: tuple[int, int]
+    ) -> None:
+        data = encoded(Image.new("RGB", (4000, 3000), RED), kind, **{"compress_level": 1})
+        picture = decode(data, long_side=long_side)
+        assert picture.pixels.shape[:2] == shape
+        assert picture.size == (4000, 3000)
+
+    def test_never_enlarges(self) -> None:
+        assert decode(encoded(quarters()), long_side=640).pixels.shape == (16, 32, 3)
+
+    def test_keeps_a_very_thin_image(self) -> None:
+        picture = decode(encoded(Image.new("RGB", (4000, 1)), "JPEG"), long_side=500)
+        assert picture.pixels.shape == (1, 500, 3)
+        assert picture.size == (4000, 1)
+
+
+class TestModes:
+    @pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "CMYK", "YCbCr"])
+    def test_become_rgb(self, mode: str) -> None:
+        image = Image.new("RGB", (8, 8), WHITE).convert(mode)
+        kind = "TIFF" if mode in {"CMYK", "YCbCr"} else "PNG"
+        assert np.all(decode(encoded(image, kind), long_side=640).pixels == 255)
+
+    def test_transparent_pixels_are_white(self) -> None:
+        image = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+        assert np.all(decode(encoded(image), long_side=640).pixels == 255)
+
+    def test_transparent_palette_entries_are_white(self) -> None:
+        image = Image.new("P", (8, 8), 0)
+        image.putpalette([10, 20, 30] * 256)
+        assert np.all(decode(encoded(image, transparency=0), long_side=640).pixels == 255)
+
+    def test_sixteen_bits_keep_their_range(self) -> None:
+        greys = np.array([[0, 0x80FF, 0xFFFF]], dtype=np.uint16)
+        pixels = decode(encoded(Image.fromarray(greys)), long_side=640).pixels
+        assert pixels[0].tolist() == [[0] * 3, [0x80] * 3, [0xFF] * 3]
+
+    def test_the_first_frame_of_an_animation_is_taken(self) -> None:
+        frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, BLUE)]
+        data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+        assert decode(data, long_side=640).pixels[0, 0].tolist() == list(RED)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds nothing."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    header = b"\x00\x00\x00\x0d" + body + struct.pack(">I", zlib.crc32(body))
+    return b"\x89PNG\r\n\x1a\n" + header + b"\x00\x00\x00\x00IDAT\x35\xaf\x06\x1e"
+
+
+class TestRefuses:
+    def test_an_empty_file(self) -> None:
+        with pytest.raises(ImageError, match=r"empty \(0 bytes\): upload it again"):
+            decode(b"", long_side=640)
+
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
+    @pytest.mark.parametrize("share", [0.2, 0.6])
+    def test_a_truncated_file(self, kind: str, share: float) -> None:
+        noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+        data = encoded(Image.fromarray(noise), kind)
+        with pytest.raises(ImageError, match=r"damaged or truncated|no image"):
+            decode(data[: int(len(data) * share)], long_side=640)
+
+    @pytest.mark.parametrize("data", [b"<html>Sign in</html>", b"\x00" * 100, b"x"])
+    def test_what_is_no_image(self, data: bytes) -> None:
+        with pytest.raises(ImageError, match="not a web page"):
+            decode(data, long_side=640)
+
+    @pytest.mark.parametrize("size", [(10_000, 10_000), (50_000, 50_000)])
+    def test_too_many_pixels_by_the_header_alone(self, size: tuple[int, int]) -> None:
+        with pytest.raises(ImageError, match="less than 100 million pixels") as caught:
+            decode(png_header(*size), long_side=640)
+        assert "\n" not in str(caught.value)
+
+    def test_exactly_the_limit_but_not_one_less(self) -> None:
+        data = encoded(quarters())
+        with pytest.raises(ImageError, match="32 x 16 pixels"):
+            decode(data, long_side=640, max_pixels=512)
+        assert decode(data, long_side=640, max_pixels=513).size == (32, 16)
+
+
+def test_threads_decode_alike() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (300, 400, 3)).astype(np.uint8)
+    data = encoded(Image.fromarray(noise), "JPEG")
+    expected = decode(data, long_side=200).pixels
+    with ThreadPoolExecutor(8) as pool:
+        pictures = list(pool.map(lambda _: decode(data, long_side=200), range(32)))
+    assert all(np.array_equal(picture.pixels, expected) for picture in pictures)
+
+
+def test_thumbnail_is_a_small_jpeg_of_the_same_shape() -> None:
+    data = thumbnail(decode(encoded(quarters().resize((320, 160))), long_side=640), 64)
+    with Image.open(io.BytesIO(data)) as image:
+        assert (image.format, image.size) == ("JPEG", (64, 32))

@@ -1,0 +1,227 @@
+"""Real networks of every YOLO family, small and random, through every way of running them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backend.detections import Detections
+from backend.errors import WeightsError
+from backend.vision.detector import Detector
+from backend.vision.engines import OpenVinoEngine, TorchEngine
+from backend.vision.export import convert
+from backend.vision.picture import Picture
+from backend.vision.yolo import InputSpec, YoloDetector, load_detector, network_of, read_checkpoint
+from tests.vision import networks
+
+FAMILIES = ["yolov5n", "yolov8n", "yolov9t", "yolov10n", "yolo11n", "yolo12n", "yolo26n"]
+NMS_FREE = ["yolov10n", "yolo26n"]
+SPEC = InputSpec((networks.INPUT_SIZE, networks.INPUT_SIZE), 32)
+
+
+def picture(width: int = 160, height: int = 120, seed: int = 0) -> Picture:
+    return Picture(networks.scene(width, height, seed), (width, height))
+
+
+def detector_of(engine: Any) -> YoloDetector:
+    return YoloDetector(engine, weights_hash="test", class_names=networks.CLASS_NAMES, spec=SPEC)
+
+
+def in_torch(model: Any) -> YoloDetector:
+    return detector_of(TorchEngine(network_of(model, name="x", dynamic=False).module, "cpu"))
+
+
+def in_openvino(model: Any) -> YoloDetector:
+    return detector_of(OpenVinoEngine(convert(network_of(model, name="x", dynamic=True))))
+
+
+def assert_same(left: Detections, right: Detections) -> None:
+    assert len(left) == len(right) > 5
+    assert np.abs(left.class_scores - right.class_scores).max() < 1e-3
+    assert np.abs(left.xyxy - right.xyxy).max() < 0.1
+    assert left.peak_score == pytest.approx(right.peak_score, abs=1e-3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_torch_openvino_and_ultralytics_agree(family: str) -> None:
+    from ultralytics import YOLO
+
+    seen = picture()
+    torch_detector = in_torch(networks.yolo(family))
+    [here] = torch_detector.detect([torch_detector.prepare(seen)])
+    openvino_detector = in_openvino(networks.yolo(family))
+    [there] = openvino_detector.detect([openvino_detector.prepare(seen)])
+    assert_same(here, there)
+
+    reference = YOLO(f"{family}.yaml")
+    reference.model = networks.yolo(family)
+    [result] = reference.predict(
+        seen.pixels[..., ::-1], imgsz=networks.INPUT_SIZE, conf=0.05, iou=0.7, verbose=False
+    )
+    boxes = result.boxes.xyxy.numpy()
+    visible = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    assert np.abs(boxes[visible] - here.xyxy).max() < 1
+    assert np.allclose(result.boxes.conf.numpy()[visible], here.confidence, atol=1e-3)
+    assert np.array_equal(result.boxes.cls.numpy()[visible], here.class_ids)
+
+
+@pytest.mark.parametrize("family", NMS_FREE)
+def test_nms_free_models_give_all_class_scores(family: str) -> None:
+    detector = in_torch(networks.yolo(family))
+    [seen] = detector.detect([detector.prepare(picture())])
+    assert seen.class_scores.shape[1] == 3
+    # A top-k output would leave the other classes empty or alike.
+    assert (np.sort(seen.class_scores, axis=1)[:, 1] > 0).all()
+
+
+@pytest.mark.parametrize("family", NMS_FREE)
+def test_nms_free_models_that_were_fused_give_their_one_to_one_scores(family: str) -> None:
+    model = networks.yolo(family)
+    model.end2end = True
+    model.fuse(verbose=False)
+    assert model.model[-1].cv2 is None
+    detector = in_torch(model)
+    prepared = detector.prepare(picture())
+    [seen] = detector.detect([prepared])
+    rows = _one_to_one_rows(family, prepared.pixels)
+    for box, scores in zip(seen.xyxy, seen.class_scores, strict=True):
+        inside = prepared.letterbox.to_image(rows[:, :4])
+        near = np.abs(inside - box).max(axis=1) < 0.5
+        assert np.abs(rows[near, 4] - scores.max()).min() < 1e-3
+    assert seen.class_scores.shape[1] == 3
+    assert len(seen) > 3
+
+
+def _one_to_one_rows(family: str, pixels: np.ndarray) -> np.ndarray:
+    """(300, 6) left, top, right, bottom, score, class: Ultralytics' own end-to-end output."""
+    import torch
+
+    model = networks.yolo(family)
+    model.end2end = True
+    with torch.inference_mode():
+        output = model(torch.from_numpy(pixels)[None].float() / 255)
+    rows: np.ndarray = output[0][0].numpy()
+    return rows
+
+
+class TestBatches:
+    def test_images_of_any_shape_in_order(self, detector: YoloDetector) -> None:
+        pictures = [picture(160, 120, 1), picture(120, 160, 2), picture(96, 96, 3)] * 3
+        batch = [detector.prepare(one) for one in pictures]
+        together = detector.detect(batch)
+        assert [seen.image_size for seen in together] == [one.size for one in pictures]
+        for prepared, seen in zip(batch, together, strict=True):
+            assert_same(seen, detector.detect([prepared])[0])
+
+    def test_torch_groups_them_by_shape(self, checkpoint: Path) -> None:
+        detector = detector_of(
+            TorchEngine(read_checkpoint(checkpoint, dynamic=False).module, "cpu")
+        )
+        batch = [detector.prepare(picture(*size)) for size in [(160, 120), (120, 160), (160, 120)]]
+        together = detector.detect(batch)
+        for prepared, seen in zip(batch, together, strict=True):
+            assert_same(seen, detector.detect([prepared])[0])
+
+    def test_empty(self, detector: YoloDetector) -> None:
+        assert detector.detect([]) == []
+        assert len(detector.features([])) == 0
+
+    def test_an_engine_goes_on_after_a_bad_image(self, detector: YoloDetector) -> None:
+        good = detector.prepare(picture())
+        with pytest.raises(RuntimeError):
+            detector.features([good.pixels, np.zeros((5, 7, 9), dtype=np.uint8), good.pixels])
+        assert len(detector.detect([good])[0]) > 5
+
+
+class TestContract:
+    def test_facts_come_from_the_checkpoint(self, detector: YoloDetector) -> None:
+        contract: Detector = detector
+        assert contract.class_names == networks.CLASS_NAMES
+        assert contract.input_size == networks.INPUT_SIZE
+        assert contract.floor == 0.05
+        assert len(contract.version) == 12
+        assert int(contract.version, 16) >= 0
+
+    def test_the_version_follows_the_weights_and_not_the_name(
+        self, detector: YoloDetector, checkpoint: Path, tmp_path: Path, export_dir: Path
+    ) -> None:
+        copy = tmp_path / "another name.pt"
+        copy.write_bytes(checkpoint.read_bytes())
+        assert load_detector(copy, device="cpu", export_dir=tmp_path).version == detector.version
+        other = networks.save(networks.yolo("yolov8n", seed=1), tmp_path / "other.pt")
+        assert load_detector(other, device="cpu", export_dir=tmp_path).version != detector.version
+
+    def test_padding_is_cut_to_the_stride(self, detector: YoloDetector) -> None:
+        assert detector.prepare(picture(160, 120)).pixels.shape == (3, 96, 96)
+        assert detector.prepare(picture(320, 120)).pixels.shape == (3, 64, 96)
+
+    def test_features_are_unit_rows_and_tell_images_apart(self, detector: YoloDetector) -> None:
+        batch = [detector.prepare(picture(seed=seed)) for seed in (1, 2, 1)]
+        seen, features = detector.detect_with_features(batch)
+        assert features.dtype == np.float32
+        assert np.allclose(np.linalg.norm(features, axis=1), 1, atol=1e-5)
+        assert np.allclose(features[0], features[2], atol=1e-6)
+        assert features[0] @ features[1] < 0.999
+        assert np.allclose(features, detector.features([one.pixels for one in batch]), atol=1e-6)
+        assert_same(seen[0], detector.detect(batch[:1])[0])
+
+
+class TestCheckpoints:
+    @pytest.mark.parametrize("content", [b"", b"not a pickle", b"PK\x03\x04 half a zip"])
+    def test_damaged(self, content: bytes, tmp_path: Path) -> None:
+        path = tmp_path / "bad.pt"
+        path.write_bytes(content)
+        with pytest.raises(WeightsError, match=r"bad\.pt cannot be loaded") as caught:
+            load_detector(path, device="cpu", export_dir=tmp_path)
+        assert "\n" not in str(caught.value)
+
+    def test_truncated(self, checkpoint: Path, tmp_path: Path) -> None:
+        path = tmp_path / "half.pt"
+        path.write_bytes(checkpoint.read_bytes()[:100_000])
+        with pytest.raises(WeightsError, match="damaged"):
+            load_detector(path, device="cpu", export_dir=tmp_path)
+
+    def test_a_state_dict_is_no_checkpoint(self, tmp_path: Path) -> None:
+        import torch
+
+        path = tmp_path / "state.pt"
+        torch.save({"conv.weight": torch.zeros(3)}, path)
+        with pytest.raises(WeightsError, match="no Ultralytics checkpoint"):
+            load_detector(path, device="cpu", export_dir=tmp_path)
+
+    @pytest.mark.parametrize(
+        ("kind", "yaml"),
+        [
+            ("SegmentationModel", "yolo11n-seg.yaml"),
+            ("PoseModel", "yolo11n-pose.yaml"),
+            ("OBBModel", "yolo11n-obb.yaml"),
+            ("ClassificationModel", "yolo11n-cls.yaml"),
+        ],
+    )
+    def test_other_tasks_are_refused(self, kind: str, yaml: str, tmp_path: Path) -> None:
+        from backend.vision.ultralytics_import import import_ultralytics
+
+        import_ultralytics()
+        from ultralytics.nn import tasks
+
+        model = getattr(tasks, kind)(yaml, verbose=False)
+        path = networks.save(model, tmp_path / "other.pt")
+        with pytest.raises(WeightsError, match="must be a YOLO detection model"):
+            load_detector(path, device="cpu", export_dir=tmp_path)
+
+    @pytest.mark.parametrize("name", ["yolov5n.pt", "it's mine.pt"])
+    def test_names_that_ultralytics_would_rewrite(
+        self, name: str, checkpoint: Path, tmp_path: Path
+    ) -> None:
+        path = tmp_path / name
+        path.write_bytes(checkpoint.read_bytes())
+        assert read_checkpoint(path, dynamic=False).facts["input_size"] == networks.INPUT_SIZE
+
+    @pytest.mark.parametrize(("trained", "used"), [(640, 640), ([480, 640], 640), (300, 320)])
+    def test_the_input_size_is_that_of_training(self, trained: Any, used: int) -> None:
+        model = networks.yolo("yolov8n")
+        model.args = {"imgsz": trained}
+        assert network_of(model, name="x", dynamic=False).facts["input_size"] == used

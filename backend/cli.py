@@ -121,7 +121,11 @@ def doctor(
     if as_json:
         print(json.dumps([finding.__dict__ for finding in findings]))
     else:
-        marks = {"ok": "[green]ok[/green]  ", "warn": "[yellow]warn[/yellow]", "fail": "[red]FAIL[/red]"}
+        marks = {
+            "ok": "[green]ok[/green]  ",
+            "warn": "[yellow]warn[/yellow]",
+            "fail": "[red]FAIL[/red]",
+        }
         for finding in findings:
             _output.print(
                 f"{marks[finding.level]} {finding.check}: {finding.message}",
@@ -148,7 +152,9 @@ def serve(
 @app.command()
 def demo(
     wait: Annotated[bool, typer.Option(help="Stay up until Ctrl-C.")] = True,
-    model: Annotated[str | None, typer.Option(help="Your own detector, such as yolo11n.pt.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Your own detector, such as yolo11n.pt.")
+    ] = None,
     images: Annotated[Path | None, typer.Option(help="Your own folder of images.")] = None,
 ) -> None:
     """Start Label Studio with a filled project and serve its hardest image first."""

@@ -28,16 +28,11 @@ class HardestFirst(LabelStudioMLBase):  # type: ignore[misc]
         self, tasks: list[dict[str, Any]], context: dict[str, Any] | None = None, **kwargs: Any
     ) -> list[dict[str, Any] | list[Any]]:
         """One prediction for each task, in order; see `Predictor.predict`."""
-        answers: dict[int, dict[str, Any] | list[Any]] = {}
-        for project_id in {project_number(task.get("project")) for task in tasks}:
-            if project_id is None:
-                continue
-            mine = [i for i, task in enumerate(tasks) if project_number(task.get("project")) == project_id]
-            predicted = shared_predictor().predict(
-                project_id, [tasks[i] for i in mine], self.label_config
-            )
-            answers.update(zip(mine, predicted, strict=True))
-        return [answers.get(i, []) for i in range(len(tasks))]
+        # Label Studio asks about one project at a time; 1.0.9 tells which only through the tasks.
+        project_id = project_number(tasks[0].get("project")) if tasks else None
+        if project_id is None:
+            return [[] for _ in tasks]
+        return shared_predictor().predict(project_id, tasks, self.label_config)
 
     def fit(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Acknowledge an event. Training on annotations is not part of this version."""

@@ -92,12 +92,13 @@ def margin_sampling(class_scores: ArrayLike) -> Vector:
     """
     scores = _checked(class_scores)
     best = _best(scores)
-    to_background = 1 - np.abs(2 * best - 1)
+    to_background: Vector = 1 - np.abs(2 * best - 1)
     if scores.shape[1] == 1:
         return to_background
     second = np.partition(scores, -2, axis=1)[:, -2]
     to_class = np.divide(second, best, out=np.zeros_like(best), where=best > 0)
-    return np.maximum(to_background, to_class)
+    narrower: Vector = np.maximum(to_background, to_class)
+    return narrower
 
 
 def entropy(class_scores: ArrayLike) -> Vector:

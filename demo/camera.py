@@ -64,15 +64,28 @@ def _smear(image: Array, exposure: Exposure) -> Array:
         disc = np.clip(exposure.defocus + 0.5 - np.hypot(x, y), 0, 1).astype(np.float32)
         image = cv2.filter2D(image, -1, disc / disc.sum(), borderType=cv2.BORDER_REFLECT)
     if exposure.motion > 1.0:
-        length = int(round(exposure.motion)) | 1
+        length = round(exposure.motion) | 1
         image = cv2.blur(image, (length, 1), borderType=cv2.BORDER_REFLECT)
     return image
 
 
-def _tone(image: Array) -> Array:
-    """Shoulder for highlights, then display gamma; 0..1 in and out."""
-    shoulder = image * (1.0 + image * 0.16) / (1.0 + image * 0.62) * 1.22
-    return np.sqrt(np.clip(shoulder, 0.0, 1.0)) ** 0.92
+def _curve() -> NDArray[np.uint8]:
+    """Display values of linear light 0 to 4 in steps of 1/4096: a shoulder, then gamma."""
+    light = np.arange(4 * 4096, dtype=np.float32) / 4096
+    shoulder = light * (1.0 + light * 0.16) / (1.0 + light * 0.62) * 1.22
+    return (np.clip(shoulder, 0.0, 1.0) ** 0.46 * 255 + 0.5).astype(np.uint8)
+
+
+_CURVE = _curve()
+
+
+def _grain(shape: tuple[int, int], rng: np.random.Generator) -> Array:
+    """(h, w, 3) noise of about unit spread: fine in brightness, coarser in colour."""
+    height, width = shape
+    fine = cv2.GaussianBlur(rng.standard_normal(shape, dtype=np.float32), (0, 0), 0.6)
+    colour = rng.standard_normal(((height + 1) // 2, (width + 1) // 2, 3), dtype=np.float32)
+    colour = cv2.resize(colour, (width, height), interpolation=cv2.INTER_LINEAR)
+    return cv2.addWeighted(colour, 0.7, cv2.merge([fine, fine, fine]), 1.6, 0.0)
 
 
 def take(light: Array, exposure: Exposure, rng: np.random.Generator) -> bytes:
@@ -82,11 +95,12 @@ def take(light: Array, exposure: Exposure, rng: np.random.Generator) -> bytes:
     bloom = cv2.resize(cv2.GaussianBlur(small, (0, 0), 3.0), light.shape[1::-1])
     image = cv2.GaussianBlur(image + 0.5 * bloom, (0, 0), 0.62)
     image *= np.asarray(exposure.white, np.float32)
-    sigma = exposure.noise * np.sqrt(0.00032 * np.maximum(image, 0) + 0.000004)
-    noise = rng.standard_normal(light.shape, dtype=np.float32)
-    mono = cv2.GaussianBlur(noise[..., :1], (0, 0), 0.7)[..., None] * 1.6
-    image = image + sigma * (0.55 * noise + 0.8 * mono)
-    pixels = (_tone(image) * 255 + 0.5).astype(np.uint8)
+    np.clip(image, 0.0, 3.5, out=image)
+    sigma = np.sqrt(image[..., 1:2] * 0.00032 + 0.000004) * np.float32(exposure.noise)
+    image += sigma * _grain(light.shape[:2], rng)
+    np.clip(image, 0.0, 3.99, out=image)
+    image *= 4096.0
+    pixels = _CURVE[image.astype(np.uint16)]
     done, buffer = cv2.imencode(
         ".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, exposure.quality]
     )

@@ -160,11 +160,14 @@ def finish(
     else:
         sx = cloud(shape, 3.0, rng, 2) * grain
         sy = cloud(shape, 3.0, rng, 2) * grain
-    wave = 0.03 + 0.05 * material.rough
+    wave = 0.04 + 0.06 * material.rough
     sx = sx + cloud(shape, 38.0, rng, 2) * wave
     sy = sy + cloud(shape, 38.0, rng, 2) * wave
-    blotch = 1.0 + 0.10 * cloud(shape, 26.0, rng, 4) + 0.05 * cloud(shape, 3.0, rng, 1)
-    return sx, sy, np.clip(blotch, 0.4, 1.4)
+    blotch = 1.0 + 0.12 * cloud(shape, 30.0, rng, 4) + 0.05 * cloud(shape, 3.0, rng, 1)
+    turn = rng.uniform(0.0, 2.0 * np.pi)
+    across = (x * np.cos(turn) + y * np.sin(turn)) / (float(np.abs(x).max()) + 1.0)
+    blotch = blotch * (1.0 + rng.uniform(0.1, 0.4) * across)
+    return sx, sy, np.clip(blotch, 0.35, 1.6).astype(np.float32)
 
 
 def shade(

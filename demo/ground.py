@@ -53,10 +53,10 @@ def fabric(shape: Shape, lighting: Lighting, rng: np.random.Generator) -> Array:
     bend = 1.2 * cloud(shape, 200.0, rng, 1)
     weave = np.sin(2 * np.pi * (x + bend) / 6.3) * np.sin(2 * np.pi * (y + bend) / 5.4)
     relief = weave * (0.8 + 0.2 * cloud(shape, 60.0, rng, 2)) + 0.5 * cloud(shape, 4.0, rng, 2)
-    value = 0.11 * _relief_light(relief, lighting, 0.8)
+    value = 0.095 * _relief_light(relief, lighting, 0.8)
     dirt = smoothstep(0.3, 2.4, cloud(shape, 170.0, rng, 5) + 0.5 * streaks(shape, 500.0, rng))
     value *= 1.0 + 0.08 * cloud(shape, 120.0, rng, 3)
-    clean = _tinted(value, (0.25, 1.0, 0.62))
+    clean = _tinted(value, (0.33, 0.92, 0.66))
     return clean * (1 - 0.6 * dirt[..., None]) + 0.6 * dirt[..., None] * _tinted(
         0.6 * value, (0.9, 0.85, 0.7)
     )
@@ -75,13 +75,15 @@ def steel(shape: Shape, lighting: Lighting, rng: np.random.Generator) -> Array:
 def links(shape: Shape, lighting: Lighting, rng: np.random.Generator) -> Array:
     """A modular plastic belt: rows of grey-blue links with hinges between them."""
     y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
-    row, tooth = 74.0, 37.0
+    row, tooth = 96.0, 26.0
     at = x + rng.uniform(0, row)
-    along = np.abs((at / row) - np.round(at / row)) * row
-    finger = np.abs((y / tooth) - np.round(y / tooth)) * tooth
-    odd = (np.floor(y / tooth + 0.5) % 2) * 8.0
-    gap = np.abs(along - 4.0 - odd)
-    groove = np.minimum(gap - 1.3, np.where(along < 13.0, finger - 1.2, 99.0))
+    along = at - np.round(at / row) * row
+    finger = np.abs(y / tooth - np.round(y / tooth)) * tooth
+    side = 7.0 * (2.0 * (np.floor(y / tooth + 0.5) % 2) - 1.0)
+    step = np.maximum(finger, np.maximum(np.abs(along) - 7.0, 0.0))
+    groove = np.minimum(np.abs(along - side), step) - 1.1
+    bars = np.abs(np.abs(along) - 0.36 * row)
+    groove = np.minimum(groove, 0.8 + 0.3 * bars)
     relief = 2.5 * smoothstep(-1.0, 2.0, groove) + 0.25 * cloud(shape, 4.0, rng, 2)
     value = 0.23 * _relief_light(relief.astype(np.float32), lighting, 0.8)
     value *= 0.25 + 0.75 * smoothstep(-1.5, 1.5, groove.astype(np.float32))
@@ -169,15 +171,15 @@ def chips(canvas: Array, lighting: Lighting, rng: np.random.Generator, count: in
     height, width = canvas.shape[:2]
     for _ in range(count):
         t = np.linspace(0, 1, 24)
-        turns, size = rng.uniform(0.2, 2.2), rng.uniform(4, 15)
+        turns, size = rng.exponential(0.5) + 0.08, rng.uniform(4, 13)
         angle = rng.uniform(0, 6.3) + turns * 2 * math.pi * t
         radius = size * (0.4 + 0.6 * t)
         drift = np.outer(t, rng.normal(0, 14, 2))
         points = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1) + drift
         points += (rng.uniform(0, width), rng.uniform(0, height))
-        shiny = ((0.75, 0.76, 0.8), (0.55, 0.5, 0.42), (0.35, 0.4, 0.6))
+        shiny = ((0.75, 0.76, 0.8), (0.5, 0.48, 0.44), (0.34, 0.3, 0.27))
         material = Material(shiny[int(rng.integers(3))], metal=0.9, rough=0.6)
-        thin = rng.uniform(0.8, 1.7)
+        thin = rng.uniform(0.7, 1.5)
         sprite, corner = _tube_sprite(points, thin, material, lighting, rng, rng.uniform(0, 3))
         if sprite.alpha.max() > 0.5:
             put_down(canvas, sprite, corner, lighting)

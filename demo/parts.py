@@ -171,7 +171,9 @@ def washer(rng: np.random.Generator, scale: float) -> Part:
         return np.where(height > 0, height + tilt[0] * x + tilt[1] * y, 0.0).astype(np.float32)
 
     material = _pick(rng, ZINC, ZINC, STAINLESS, YELLOW_ZINC, COPPER)
-    return Part("washer", outer + 2, relief, _finished(material, str(rng.choice(["turned", "cast"]))))
+    return Part(
+        "washer", outer + 2, relief, _finished(material, str(rng.choice(["turned", "cast"])))
+    )
 
 
 def gear(rng: np.random.Generator, scale: float) -> Part:
@@ -217,7 +219,9 @@ def bracket(rng: np.random.Generator, scale: float) -> Part:
         shape = _box(x, y, long, wide, 5 * scale)
         if kind != "bar":
             shape = np.minimum(shape, _box(x - at, y - arm / 2, wide, arm / 2 + wide, 5 * scale))
-            shape = np.maximum(shape, _box(x - at, y - arm, wide * 0.45, hole * 0.55, hole * 0.5) * -1)
+            shape = np.maximum(
+                shape, _box(x - at, y - arm, wide * 0.45, hole * 0.55, hole * 0.5) * -1
+            )
         shape = np.maximum(shape, hole - np.hypot(x - long + wide, y))
         slot = _box(x + 0.35 * long * (kind != "L"), y, hole * 1.6, hole * 0.6, hole * 0.6)
         shape = np.maximum(shape, -slot)

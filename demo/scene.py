@@ -3,81 +3,39 @@
 A *sequence* is one stretch of belt that moves past the camera; its frames are near-duplicates. The
 parts lie on the stretch once; each frame is a window on it, seen through the same light, lens and
 sensor with a little noise of its own. The same seed gives the same frames.
+
+    >>> frame = next(generate(1, seed=7))
+    >>> frame.pixels.shape
+    (480, 640, 3)
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from demo.drawing import Array, Lamp, Lighting, cloud, put_down
-from demo.ground import GROUNDS, belt, scatter_clutter
-from demo.parts import MAKERS
-from demo.sprites import draw
+from demo.camera import Exposure, developed, light_field, take
+from demo.drawing import Array, Lamp, Lighting, Sprite, cast_shadow
+from demo.ground import rail
+from demo.stretch import CLASSES, Litter, Mix, Stretch, lay, visible_boxes
 
 WIDTH, HEIGHT = 640, 480
-CLASSES = ("bolt", "nut", "washer", "gear", "bracket", "spring", "crack", "dent")
 
-# Frames show at least this share of an object, or it is not annotated.
-_VISIBLE_SHARE = 0.4
-_MIN_SIDE = 8
-
-
-@dataclass(frozen=True)
-class Mix:
-    """What is on the line.
-
-    Attributes:
-        parts: weight of each part; the tail is long.
-        crack, dent: how likely a part is damaged so.
-        crowd: mean number of parts in view.
-        hard: share of sequences under bad conditions: dark, blurred, cluttered.
-    """
-
-    parts: tuple[tuple[str, float], ...]
-    crack: float
-    dent: float
-    crowd: float
-    hard: float
-
-
-POOL = Mix(
-    parts=(
-        ("bolt", 0.36),
-        ("nut", 0.28),
-        ("washer", 0.20),
-        ("gear", 0.06),
-        ("bracket", 0.06),
-        ("spring", 0.04),
-    ),
-    crack=0.035,
-    dent=0.025,
-    crowd=6.0,
-    hard=0.35,
-)
+POOL = Mix(parts=(0.36, 0.27, 0.21, 0.06, 0.06, 0.04), crack=0.05, dent=0.035, crowd=6.5, hard=0.4)
 """The unlabelled pool: everything occurs, most of it is ordinary."""
 
-TRAINING = replace(
-    POOL,
-    parts=(
-        ("bolt", 0.40),
-        ("nut", 0.32),
-        ("washer", 0.24),
-        ("gear", 0.025),
-        ("bracket", 0.01),
-        ("spring", 0.005),
-    ),
-    crack=0.006,
-    dent=0.004,
-    hard=0.12,
+TRAINING = Mix(
+    parts=(0.40, 0.31, 0.25, 0.025, 0.012, 0.004), crack=0.006, dent=0.004, crowd=7.0, hard=0.2
 )
 """What the demo's detector has seen: the ordinary, hardly any of the tail."""
+
+BALANCED = replace(POOL, parts=(1.0, 1.0, 1.0, 1.0, 1.0, 1.0), crack=0.15, dent=0.12)
+"""Every class about as often: for measuring, and for the encoder."""
 
 
 @dataclass(frozen=True)
@@ -85,18 +43,22 @@ class Frame:
     """One picture of the line.
 
     Attributes:
-        pixels: (480, 640, 3) uint8 RGB.
-        xyxy: (N, 4) float32 boxes in pixels: left, top, right, bottom.
-        class_ids: (N,) indices into `CLASSES`.
-        sequence: key of the stretch of belt it shows.
+        jpeg: the picture as the camera saved it.
+        pixels: (480, 640, 3) uint8 RGB, decoded from `jpeg`.
+        xyxy: (N, 4) float32 boxes around what is visible, in pixels: left, top, right, bottom.
+        class_ids: (N,) int64 indices into `CLASSES`.
+        sequence: key of the stretch of belt it shows, such as line2_seq031.
         number: its place in the sequence, from 0.
+        tags: what a person would say about the picture, such as "green fabric belt", "dim light".
     """
 
+    jpeg: bytes
     pixels: NDArray[np.uint8]
     xyxy: NDArray[np.float32]
     class_ids: NDArray[np.int64]
     sequence: str
     number: int
+    tags: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -105,59 +67,130 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class _Stretch:
-    """A stretch of belt with its parts, before the camera.
+class Line:
+    """One camera's place: what does not change from sequence to sequence.
 
-    `owner` says which part is on top at each pixel (0: none); `things` holds, for each object, its
-    class, its part's number and its pixels on the stretch (a defect's are some of its part's).
+    Attributes:
+        belt: name of the ground.
+        called: what a person calls the ground.
+        lighting: the lamps.
+        slope: change of light along x and y, per half picture width.
+        white: (3,) white balance.
+        rail: rows that a guide rail hides at the top; 0 for none.
     """
 
-    light: Array
-    owner: NDArray[np.int16]
-    things: list[tuple[int, int, NDArray[np.bool_], tuple[int, int]]]
+    belt: str
+    called: str
+    lighting: Lighting
+    slope: tuple[float, float]
+    white: tuple[float, float, float]
+    rail: int
+
+
+def _lamps(*lamps: tuple[float, float, float, float, float]) -> tuple[Lamp, ...]:
+    return tuple(Lamp((x, y, z), power, width) for x, y, z, power, width in lamps)
+
+
+LINES = (
+    Line(
+        belt="rubber",
+        called="black rubber belt",
+        lighting=Lighting(
+            _lamps((-0.45, -0.5, 0.75, 0.95, 0.10), (0.5, 0.35, 0.8, 0.6, 0.12)), 0.26, 0.6
+        ),
+        slope=(-0.12, -0.06),
+        white=(1.04, 1.0, 0.93),
+        rail=38,
+    ),
+    Line(
+        belt="fabric",
+        called="green fabric belt",
+        lighting=Lighting(
+            _lamps((-0.75, 0.05, 0.62, 1.15, 0.14), (0.3, -0.3, 0.9, 0.35, 0.3)), 0.30, 0.55
+        ),
+        slope=(-0.24, 0.03),
+        white=(0.97, 1.0, 1.05),
+        rail=0,
+    ),
+    Line(
+        belt="steel",
+        called="brushed steel table",
+        lighting=Lighting(
+            _lamps((0.4, -0.62, 0.7, 0.9, 0.2), (-0.6, -0.1, 0.7, 0.5, 0.25)), 0.34, 0.5
+        ),
+        slope=(0.10, -0.14),
+        white=(1.0, 1.0, 1.0),
+        rail=0,
+    ),
+    Line(
+        belt="links",
+        called="grey link belt",
+        lighting=Lighting(
+            _lamps((0.55, 0.45, 0.72, 1.0, 0.12), (-0.5, -0.2, 0.8, 0.4, 0.2)), 0.30, 0.5
+        ),
+        slope=(0.14, 0.10),
+        white=(1.03, 1.0, 0.96),
+        rail=30,
+    ),
+)
+"""The four camera places of the plant."""
 
 
 @dataclass(frozen=True)
-class _Camera:
-    """What turns light into a file: constant over a sequence."""
+class _Conditions:
+    """How a sequence is taken and what lies about, with the words for it."""
 
-    exposure: float
-    defocus: float
-    motion: float
-    noise: float
-    quality: int
-    warmth: float
-    falloff: Array
+    exposure: Exposure
+    litter: Litter
+    shadow: float
+    rust: float
+    crowded: bool
+    tags: tuple[str, ...]
 
 
-def generate(count: int, seed: int, *, mix: Mix = POOL, singles: float = 0.3) -> Iterator[Frame]:
+def generate(
+    count: int,
+    seed: int,
+    *,
+    mix: Mix = POOL,
+    lengths: tuple[int, int] = (5, 12),
+    singles: float = 0.25,
+) -> Iterator[Frame]:
     """`count` frames, sequence after sequence.
 
     Args:
-        count: how many frames.
-        seed: the same seed gives the same frames.
+        count: how many frames, at least 0.
+        seed: the same seed gives the same frames, and fewer frames are a prefix of more.
         mix: what is on the line.
-        singles: share of sequences that are one frame long; the others have 5 to 12 frames.
+        lengths: shortest and longest sequence, in frames.
+        singles: 0..1, share of sequences that are one frame long.
     """
-    made = 0
+    return islice(_frames(seed, mix, lengths, singles), count)
+
+
+def _frames(seed: int, mix: Mix, lengths: tuple[int, int], singles: float) -> Iterator[Frame]:
     number = 0
-    while made < count:
+    while True:
         rng = np.random.default_rng([seed, number])
-        length = 1 if rng.random() < singles else int(rng.integers(5, 13))
-        length = min(length, count - made)
-        yield from _sequence(f"line{seed % 9 + 1}_seq{number:03d}", length, rng, mix)
-        made += length
+        place = int(rng.choice(len(LINES), p=(0.34, 0.3, 0.2, 0.16)))
+        length = int(rng.integers(lengths[0], lengths[1] + 1))
+        length = 1 if rng.random() < singles else length
+        key = f"line{place + 1}_seq{number:03d}"
+        yield from _sequence(key, LINES[place], length, rng, mix)
         number += 1
 
 
 def write_pool(folder: Path, count: int = 240, seed: int = 1, *, mix: Mix = POOL) -> None:
     """Write frames as a YOLO data set: `images/*.jpg`, `labels/*.txt`, `data.yaml`."""
+    write_frames(folder, generate(count, seed, mix=mix))
+
+
+def write_frames(folder: Path, frames: Iterator[Frame]) -> None:
+    """Write the given frames as a YOLO data set in `folder`."""
     for part in ("images", "labels"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    for frame in generate(count, seed, mix=mix):
-        # The sensor's own JPEG artefacts are in the pixels already.
-        path = folder / "images" / f"{frame.name}.jpg"
-        cv2.imwrite(str(path), frame.pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+    for frame in frames:
+        (folder / "images" / f"{frame.name}.jpg").write_bytes(frame.jpeg)
         (folder / "labels" / f"{frame.name}.txt").write_text(yolo_label(frame))
     names = "\n".join(f"  {i}: {name}" for i, name in enumerate(CLASSES))
     (folder / "data.yaml").write_text(f"path: .\ntrain: images\nval: images\nnames:\n{names}\n")
@@ -173,149 +206,94 @@ def yolo_label(frame: Frame) -> str:
     return "".join(lines)
 
 
-def _sequence(key: str, length: int, rng: np.random.Generator, mix: Mix) -> Iterator[Frame]:
-    hard = rng.random() < mix.hard
-    step = int(rng.integers(4, 13))
-    lighting = _lighting(rng)
-    stretch = _stretch(WIDTH + step * (length - 1), rng, mix, lighting, hard)
-    camera = _camera(rng, hard)
-    for number in range(length):
-        left = step * (length - 1 - number)
-        xyxy, class_ids = _boxes(stretch, left)
-        light = stretch.light[:, left : left + WIDTH]
-        yield Frame(_expose(light, camera, rng), xyxy, class_ids, key, number)
-
-
-def _lighting(rng: np.random.Generator) -> Lighting:
-    turn = rng.uniform(0, 2 * math.pi)
-    slant = rng.uniform(0.35, 0.75)
-    key = Lamp((slant * math.cos(turn), slant * math.sin(turn), 0.75), rng.uniform(0.8, 1.3), 0.12)
-    fill = Lamp((-0.5 * math.cos(turn), 0.5 * math.sin(turn), 0.8), rng.uniform(0.2, 0.6), 0.2)
-    return Lighting((key, fill), rng.uniform(0.25, 0.42), rng.uniform(0.4, 0.7))
-
-
-def _stretch(
-    width: int, rng: np.random.Generator, mix: Mix, lighting: Lighting, hard: bool
-) -> _Stretch:
-    light = belt(GROUNDS[int(rng.integers(len(GROUNDS)))], (HEIGHT, width), rng)
-    clutter = rng.uniform(0.3, 1.0) if hard else rng.uniform(0.0, 0.3)
-    scatter_clutter(light, clutter, rng)
-    owner = np.zeros((HEIGHT, width), np.int16)
-    things: list[tuple[int, int, NDArray[np.bool_], tuple[int, int]]] = []
-    names, weights = zip(*mix.parts, strict=True)
-    share = np.asarray(weights) / sum(weights)
-    count = max(1, int(rng.poisson(mix.crowd * rng.uniform(0.5, 1.6) * width / WIDTH)))
-    rust = rng.uniform(0.3, 0.9) if rng.random() < (0.3 if hard else 0.08) else 0.0
-    scale = rng.uniform(0.75, 1.15)
-    for number in range(1, count + 1):
-        name = str(rng.choice(names, p=share))
-        draws = rng.random()
-        defect = "crack" if draws < mix.crack else "dent" if draws > 1 - mix.dent else None
-        sprite = draw(
-            MAKERS[name](rng, scale * rng.uniform(0.9, 1.1)),
-            rng.uniform(0, 2 * math.pi),
-            lighting,
-            rng,
-            rust=rust,
-            defect=None if name == "spring" else defect,
-        )
-        h, w = sprite.alpha.shape
-        corner = _free_corner(owner, (h, w), rng, crowded=hard)
-        put_down(light, sprite, corner, lighting)
-        solid = sprite.alpha > 0.5
-        _claim(owner, solid, corner, number)
-        things.append((CLASSES.index(name), number, solid, corner))
-        for mark, mask in sprite.marks.items():
-            if mask.any():
-                things.append((CLASSES.index(mark), number, mask, corner))
-    return _Stretch(light, owner, things)
-
-
-def _free_corner(
-    owner: NDArray[np.int16], size: tuple[int, int], rng: np.random.Generator, *, crowded: bool
-) -> tuple[int, int]:
-    """A place (x, y) for a sprite; parts overlap only where the line is crowded."""
-    height, width = owner.shape
-    corner = (0, 0)
-    for _ in range(3 if crowded else 12):
-        corner = (
-            int(rng.integers(-size[1] // 3, width - size[1] * 2 // 3)),
-            int(rng.integers(-size[0] // 4, height - size[0] * 3 // 4)),
-        )
-        x, y = max(corner[0], 0), max(corner[1], 0)
-        if not owner[y : corner[1] + size[0], x : corner[0] + size[1]].any():
-            break
-    return corner
-
-
-def _claim(
-    owner: NDArray[np.int16], solid: NDArray[np.bool_], corner: tuple[int, int], number: int
-) -> None:
-    rows, columns = np.nonzero(solid)
-    rows, columns = rows + corner[1], columns + corner[0]
-    inside = (rows >= 0) & (columns >= 0) & (rows < owner.shape[0]) & (columns < owner.shape[1])
-    owner[rows[inside], columns[inside]] = number
-
-
-def _boxes(stretch: _Stretch, left: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The boxes of what the window from `left` on shows, around the visible pixels."""
-    boxes: list[tuple[int, int, int, int]] = []
-    class_ids: list[int] = []
-    for class_id, number, mask, (x, y) in stretch.things:
-        rows, columns = np.nonzero(mask)
-        rows, columns = rows + y, columns + x
-        seen = (rows >= 0) & (rows < HEIGHT) & (columns >= left) & (columns < left + WIDTH)
-        seen[seen] = stretch.owner[rows[seen], columns[seen]] == number
-        if seen.sum() < _VISIBLE_SHARE * len(rows):
-            continue
-        rows, columns = rows[seen], columns[seen] - left
-        box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-        if min(box[2] - box[0], box[3] - box[1]) >= _MIN_SIDE:
-            boxes.append(box)
-            class_ids.append(class_id)
-    return np.asarray(boxes, np.float32).reshape(-1, 4), np.asarray(class_ids, np.int64)
-
-
-def _camera(rng: np.random.Generator, hard: bool) -> _Camera:
-    y, x = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
-    centre = (rng.uniform(0.25, 0.75) * WIDTH, rng.uniform(0.25, 0.75) * HEIGHT)
-    radius = np.hypot((x - centre[0]) / WIDTH, (y - centre[1]) / HEIGHT)
-    falloff = 1.25 - rng.uniform(0.5, 1.1) * radius**2
-    if rng.random() < 0.4:  # somebody stands in the light
-        angle = rng.uniform(0, math.pi)
-        side = (x - centre[0]) * math.cos(angle) + (y - centre[1]) * math.sin(angle)
-        edge = rng.uniform(60, 220)
-        soft = rng.uniform(15, 60)
-        falloff *= 1.0 - rng.uniform(0.25, 0.6) / (1.0 + np.exp(-(side - edge) / soft))
-    falloff *= 1.0 + 0.03 * cloud((HEIGHT, WIDTH), 200.0, rng, 2)
-    return _Camera(
-        exposure=float(rng.uniform(0.35, 0.8) if hard else rng.uniform(0.9, 1.35)),
-        defocus=float(rng.uniform(0.8, 2.6) if hard else rng.uniform(0.3, 0.8)),
-        motion=float(rng.uniform(0, 9) if hard else rng.uniform(0, 2)),
-        noise=float(rng.uniform(0.010, 0.030) if hard else rng.uniform(0.003, 0.010)),
-        quality=int(rng.integers(55, 90)),
-        warmth=float(rng.normal(0, 0.05)),
-        falloff=np.clip(falloff, 0.15, 1.5).astype(np.float32),
+def read_yolo_label(text: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Boxes (N, 4) xyxy in pixels and class numbers (N,) of a label file's text."""
+    rows = np.asarray([line.split() for line in text.splitlines()], np.float64).reshape(-1, 5)
+    half = rows[:, 3:] / 2
+    corners = np.concatenate([rows[:, 1:3] - half, rows[:, 1:3] + half], axis=1)
+    return (
+        (corners * (WIDTH, HEIGHT, WIDTH, HEIGHT)).astype(np.float32),
+        rows[:, 0].astype(np.int64),
     )
 
 
-def _expose(light: Array, camera: _Camera, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Light -> (480, 640, 3) uint8 RGB as the sensor saves it."""
-    flicker = camera.exposure * (1.0 + rng.normal(0, 0.015))
-    image = light * (camera.falloff * flicker)[..., None]
-    image = image * np.asarray((1 + camera.warmth, 1.0, 1 - camera.warmth), np.float32)
-    image = cv2.GaussianBlur(image, (0, 0), camera.defocus)
-    if camera.motion >= 2:
-        kernel = np.full((1, int(camera.motion)), 1.0 / int(camera.motion), np.float32)
-        image = cv2.filter2D(image, -1, kernel)
-    glow = cv2.GaussianBlur(np.maximum(image - 0.9, 0.0), (0, 0), 6.0)
-    image = image + 0.35 * glow
-    grain = rng.standard_normal(image.shape, dtype=np.float32)
-    image = image + grain * (camera.noise * np.sqrt(np.maximum(image, 0.0) + 0.02))
-    # A camera's curve: gamma, with the highlights rolled off.
-    shown = np.clip(image, 0.0, None) ** (1 / 2.2)
-    shown = np.where(shown > 0.8, 0.8 + 0.2 * np.tanh((shown - 0.8) / 0.2), shown)
-    pixels = (np.clip(shown, 0, 1) * 255).astype(np.uint8)
-    _, coded = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, camera.quality])
-    decoded = cv2.imdecode(coded, cv2.IMREAD_COLOR)
-    return np.ascontiguousarray(decoded[..., ::-1])
+def _conditions(line: Line, mix: Mix, rng: np.random.Generator) -> _Conditions:
+    gain, defocus, motion, noise = rng.uniform(0.85, 1.25), rng.uniform(0, 0.7), 0.0, 1.0
+    litter = Litter(chips=int(rng.integers(0, 7)), oil=int(rng.integers(0, 3)))
+    shadow, rust, crowded, cables = 0.0, 0.0, False, 0
+    tags = [line.called]
+    trouble = rng.random(8) < (mix.hard * np.asarray((0.35, 0.3, 0.3, 0.35, 0.35, 0.3, 0.3, 0.3)))
+    if trouble[0]:
+        gain, noise = rng.uniform(0.16, 0.4), rng.uniform(2.0, 3.4)
+        tags.append("dim light")
+    if trouble[1]:
+        defocus = rng.uniform(2.0, 4.2)
+        tags.append("out of focus")
+    elif trouble[2]:
+        motion = rng.uniform(7, 19)
+        tags.append("motion blur")
+    if trouble[3]:
+        crowded = True
+        tags.append("crowded")
+    if trouble[4]:
+        chip_count, oil_count = int(rng.integers(20, 45)), int(rng.integers(4, 9))
+        litter = Litter(chips=chip_count, oil=oil_count, crumbs=220)
+        tags.append("dirty with chips and oil")
+    if trouble[5]:
+        shadow = rng.uniform(0.45, 0.75)
+        tags.append("a hard shadow")
+    if trouble[6]:
+        rust = rng.uniform(0.6, 1.0)
+        tags.append("rusty parts")
+    if trouble[7]:
+        cables = 1
+        tags.append("a cable")
+    exposure = Exposure(gain, defocus, motion, noise, line.white, int(rng.integers(68, 93)))
+    return _Conditions(exposure, replace(litter, cables=cables), shadow, rust, crowded, tuple(tags))
+
+
+def _sequence(
+    key: str, line: Line, length: int, rng: np.random.Generator, mix: Mix
+) -> Iterator[Frame]:
+    seen = _conditions(line, mix, rng)
+    step = float(rng.uniform(2.5, 10.0))
+    stretch = lay(
+        (HEIGHT, WIDTH + int(step * (length - 1)) + 2),
+        line.belt,
+        line.lighting,
+        mix,
+        seen.litter,
+        rng,
+        crowded=seen.crowded,
+        rust=seen.rust,
+        scale=float(rng.uniform(1.15, 1.45)),
+    )
+    field = light_field((HEIGHT, WIDTH), line.slope, rng, seen.shadow)
+    guide = None
+    if line.rail:
+        guide = rail(line.lighting, WIDTH + 80, line.rail, np.random.default_rng(line.rail))
+        field = field * _rail_shadow(guide, line)
+    for number in range(length):
+        left = int(step * (length - 1 - number))
+        light = _window(stretch, left, guide, line.rail) * field[..., None]
+        exposure = replace(seen.exposure, gain=seen.exposure.gain * rng.normal(1.0, 0.008))
+        xyxy, class_ids = visible_boxes(stretch, (left, line.rail, left + WIDTH, HEIGHT))
+        jpeg = take(light, exposure, rng)
+        yield Frame(jpeg, developed(jpeg), xyxy, class_ids, key, number, seen.tags)
+
+
+def _rail_shadow(guide: Sprite, line: Line) -> Array:
+    """(480, 640) share of the light that a rail lets through."""
+    shade = np.ones((HEIGHT, WIDTH, 1), np.float32)
+    cast_shadow(shade, guide, (-40, 0), line.lighting)
+    shade[: line.rail] = 1.0
+    return shade[..., 0]
+
+
+def _window(stretch: Stretch, left: int, guide: Sprite | None, rows: int) -> Array:
+    light = stretch.light[:, left : left + WIDTH]
+    if guide is None:
+        return light
+    light = light.copy()
+    light[:rows] = guide.rgb[:, 40 : 40 + WIDTH]
+    return light

@@ -9,12 +9,12 @@ import numpy as np
 from demo.drawing import SUPERSAMPLING, Array, Lighting, Sprite, cloud, shade, shrink, smoothstep
 from demo.parts import NYLON, Part, cut_crack, press_dent
 
-RUST = np.asarray((0.34, 0.13, 0.05), np.float32)
+RUST = np.asarray((0.25, 0.115, 0.055), np.float32)
 
 
 def _rusted(rgb: Array, height: Array, rng: np.random.Generator, amount: float) -> Array:
-    level = float(np.clip(1.9 - 1.6 * amount, 0.2, 3.0))
-    spots = smoothstep(level, level + 0.9, cloud(height.shape, 34.0, rng, 4))
+    level = float(np.clip(1.7 - 1.6 * amount, 0.1, 3.0))
+    spots = smoothstep(level, level + 1.2, cloud(height.shape, 44.0, rng, 5))
     light = rgb.mean(axis=2, keepdims=True) + 0.12
     return rgb * (1 - spots[..., None]) + spots[..., None] * light * RUST * 1.9
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 from label_studio_sdk import LabelStudio
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from backend.errors import LabelStudioError, SettingsError
 from backend.label_studio.auth import TokenAuth
@@ -30,6 +30,8 @@ from backend.label_studio.records import (
 )
 from backend.label_studio.transport import speaking_to
 from backend.settings import Settings
+
+__all__ = ["UNCERTAINTY_SAMPLING", "ProjectInfo", "Studio", "TaskRef"]
 
 UNCERTAINTY_SAMPLING = "Uncertainty sampling"
 
@@ -341,7 +343,7 @@ class Studio:
         """GET what the SDK has no call for, or wraps in heavy models; retried like its reads."""
         again = Retrying(
             stop=stop_after_attempt(self._retries + 1),
-            wait=wait_exponential_jitter(initial=0.5, max=8.0),
+            wait=wait_random_exponential(multiplier=0.5, max=8.0),
             retry=retry_if_exception(_is_passing),
             reraise=True,
         )

@@ -13,7 +13,7 @@ from typing import Literal
 from backend.errors import AccessError, HardestFirstError, LabelConfigError, LabelStudioError
 from backend.label_studio.client import UNCERTAINTY_SAMPLING, Studio
 from backend.label_studio.images import ImageSource
-from backend.label_studio.label_map import LabelMap
+from backend.label_studio.label_map import LabelMap, listed
 from backend.label_studio.records import BackendInfo, ProjectInfo, TaskRef
 from backend.label_studio.versions import is_ours
 from backend.settings import Settings
@@ -139,28 +139,14 @@ def _labels(
         finding = _fail(
             "labels",
             f"No class of the model is a label of the project: no boxes are shown. The model has "
-            f"{_names(class_names)}; the project has {_names(mapped.unmapped_labels)}",
+            f"{listed(class_names)}; the project has {listed(mapped.unmapped_labels)}",
             'name the class in a label, as in <Label value="Car" predicted_values="car,truck"/>',
         )
         return [finding], field
     findings = [_ok("labels", f"{len(mapped.labels)} classes have a label")]
-    if mapped.unmapped_classes:
-        findings.append(
-            _warn(
-                "labels",
-                f"Classes without a label, whose boxes are not shown: "
-                f"{_names(mapped.unmapped_classes)}",
-                "add labels, or name the classes in predicted_values of a label",
-            )
-        )
-    if mapped.unmapped_labels:
-        findings.append(
-            _warn(
-                "labels",
-                f"Labels the model does not know yet: {_names(mapped.unmapped_labels)}",
-                "annotate some and train, or name the model's class in predicted_values",
-            )
-        )
+    for line in mapped.warnings():
+        message, _, remedy = line.partition("; ")
+        findings.append(_warn("labels", message, remedy))
     return findings, field
 
 
@@ -322,11 +308,6 @@ def _failed(check: str, error: Exception) -> Finding:
     """Our errors read "what is wrong: what to do": split at the last colon that is no address."""
     message, separator, remedy = str(error).rpartition(": ")
     return Finding(check, "fail", message, remedy) if separator else Finding(check, "fail", remedy)
-
-
-def _names(names: Sequence[str], limit: int = 12) -> str:
-    shown = ", ".join(names[:limit])
-    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown or "none"
 
 
 def _same_url(one: str, other: str) -> bool:

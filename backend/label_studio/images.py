@@ -21,6 +21,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from backend.errors import ImageError
 from backend.label_studio.auth import TokenAuth
+from backend.label_studio.client import Studio
 from backend.label_studio.image_cache import ImageCache
 from backend.label_studio.records import TaskRef
 from backend.label_studio.transport import one_line
@@ -30,6 +31,50 @@ CLOUD_SCHEMES = ("s3", "gs", "azure-blob", "azure_blob", "redis", "gcs", "azure"
 LOCAL_FILES = "/data/local-files/"
 MAX_IMAGE_BYTES = 256_000_000
 MAX_PAUSE_S = 20.0
+OUT_OF_REACH = "see that this machine reaches its server"
+
+
+def browser_url(url: str, task_id: int | None, uri: str) -> str:
+    """Where whoever is logged in to Label Studio finds an image.
+
+    Args:
+        url: address of Label Studio.
+        task_id: the task; cloud URIs are resolved through it.
+        uri: as in the task's data.
+
+    Returns:
+        An absolute address; "" for a URI that has none.
+
+    >>> browser_url("https://host/studio", 7, "/data/upload/1/a.jpg")
+    'https://host/studio/data/upload/1/a.jpg'
+    >>> browser_url("https://host", 7, "s3://bucket/a.jpg")
+    'https://host/tasks/7/resolve/?fileuri=czM6Ly9idWNrZXQvYS5qcGc='
+    """
+    base = url.rstrip("/")
+    scheme = urlsplit(uri).scheme.lower()
+    if scheme in CLOUD_SCHEMES and task_id is not None:
+        coded = base64.urlsafe_b64encode(uri.encode()).decode()
+        return f"{base}/tasks/{task_id}/resolve/?fileuri={coded}"
+    if uri.startswith("/"):
+        prefix = urlsplit(base).path
+        return f"{base}{uri.removeprefix(prefix) if uri.startswith(f'{prefix}/') else uri}"
+    return uri if scheme in ("http", "https") else ""
+
+
+def image_uri(task: TaskRef, field: str) -> str:
+    """The URI in `field` of a task's data.
+
+    Raises:
+        ImageError: the field is missing, empty or no string.
+    """
+    uri = task.data.get(field)
+    if not isinstance(uri, str) or not uri.strip():
+        found = ", ".join(sorted(task.data)) or "nothing"
+        raise ImageError(
+            f"Task {task.id} has no image in {field!r} (it has: {one_line(found, 80)}): import "
+            "it with that field, or correct the label config"
+        )
+    return uri
 
 
 class _PassingError(Exception):
@@ -82,12 +127,19 @@ class ImageSource:
         )
 
     @classmethod
-    def from_settings(cls, settings: Settings, *, timeout: float = 30.0) -> ImageSource:
-        """The source that the settings describe."""
+    def from_settings(
+        cls, settings: Settings, studio: Studio | None = None, *, timeout: float = 30.0
+    ) -> ImageSource:
+        """The source that the settings describe; it shares the access token of `studio`.
+
+        Raises:
+            AccessError: the token cannot work.
+        """
+        url = settings.label_studio_url
         key = settings.label_studio_api_key.get_secret_value()
         return cls(
-            settings.label_studio_url,
-            TokenAuth(settings.label_studio_url, key),
+            url,
+            TokenAuth(url, key) if studio is None else studio.auth,
             cache=ImageCache(settings.image_cache_dir, settings.image_cache_mb * 1_000_000),
             local_files_root=settings.local_files_root,
             timeout=timeout,
@@ -103,14 +155,7 @@ class ImageSource:
         Raises:
             ImageError: the field is missing or no string, or the image cannot be fetched.
         """
-        uri = task.data.get(field)
-        if not isinstance(uri, str) or not uri.strip():
-            found = ", ".join(sorted(task.data)) or "nothing"
-            raise ImageError(
-                f"Task {task.id} has no image in {field!r} (it has: {one_line(found, 80)}): import "
-                "it with that field, or correct the label config"
-            )
-        return self.fetch(uri, task_id=task.id)
+        return self.fetch(image_uri(task, field), task_id=task.id)
 
     def fetch(self, uri: str, *, task_id: int | None = None) -> bytes:
         """The bytes behind `uri`, from the cache if they are there.
@@ -145,22 +190,13 @@ class ImageSource:
 
     def _locate(self, uri: str, task_id: int | None) -> tuple[str, bool]:
         """(address, whether it is Label Studio's own and gets the token)."""
-        scheme = urlsplit(uri).scheme.lower()
-        if scheme in CLOUD_SCHEMES:
-            if task_id is None:
-                raise ImageError(f"{_shown(uri)} can only be resolved through its task")
-            coded = base64.urlsafe_b64encode(uri.encode()).decode()
-            return f"{self._url}/tasks/{task_id}/resolve/?fileuri={coded}", True
-        if uri.startswith("/"):
-            prefix = urlsplit(self._url).path
-            inside = uri.removeprefix(prefix) if uri.startswith(f"{prefix}/") else uri
-            return f"{self._url}{inside}", True
-        if scheme in ("http", "https"):
-            return uri, _origin(uri) == _origin(self._url)
-        raise ImageError(
-            f"{_shown(uri)} is no address this backend can fetch: use http(s), an upload, local "
-            "files or a cloud storage connected to Label Studio"
-        )
+        address = browser_url(self._url, task_id, uri)
+        if not address:
+            raise ImageError(
+                f"{_shown(uri)} is no address this backend can fetch: use http(s), an upload, "
+                "local files or a cloud storage connected to Label Studio"
+            )
+        return address, _origin(address) == _origin(self._url)
 
     def _on_disk(self, uri: str) -> Path | None:
         """The file of a local-files URI below the document root; None: it is to be downloaded."""
@@ -172,7 +208,9 @@ class ImageSource:
         wanted = parse_qs(parts.query).get("d", [""])[0]
         path = (self._local_root / wanted.lstrip("/")).resolve()
         if not path.is_relative_to(self._local_root):
-            raise ImageError(f"{_shown(uri)} leads out of LOCAL_FILES_ROOT")
+            raise ImageError(
+                f"{_shown(uri)} leads out of LOCAL_FILES_ROOT: correct the task's data"
+            )
         return path
 
     def _read(self, path: Path, name: str) -> bytes:
@@ -187,7 +225,7 @@ class ImageSource:
                 "Studio's LOCAL_FILES_DOCUMENT_ROOT?"
             ) from None
         if not content:
-            raise ImageError(f"{name} is an empty file")
+            raise ImageError(f"{name} is an empty file: restore it or delete the task")
         return content
 
     # Fetching it
@@ -212,15 +250,21 @@ class ImageSource:
                 _check_status(response, name, is_studio)
                 content = self._body(response, name, deadline)
         except httpx.TimeoutException:
-            raise _PassingError(f"{name} did not come within {self._timeout:g} s") from None
+            raise _PassingError(
+                f"{name} did not come within {self._timeout:g} s: {OUT_OF_REACH}"
+            ) from None
         except httpx.TooManyRedirects:
-            raise ImageError(f"{name} redirects in circles") from None
+            raise ImageError(f"{name} redirects in circles: correct its address") from None
         except httpx.TransportError as error:
-            raise _PassingError(f"{name} cannot be fetched ({one_line(error, 120)})") from None
+            raise _PassingError(
+                f"{name} cannot be fetched ({one_line(error, 120)}): {OUT_OF_REACH}"
+            ) from None
         except (httpx.InvalidURL, httpx.DecodingError, ValueError) as error:
-            raise ImageError(f"{name} cannot be fetched ({one_line(error, 120)})") from None
+            raise ImageError(
+                f"{name} cannot be fetched ({one_line(error, 120)}): correct the task's data"
+            ) from None
         if not content:
-            raise ImageError(f"{name} is empty")
+            raise ImageError(f"{name} is empty: restore the file or delete the task")
         return content
 
     def _body(self, response: httpx.Response, name: str, deadline: float) -> bytes:
@@ -234,7 +278,9 @@ class ImageSource:
             if size > self._max_bytes:
                 raise ImageError(_too_large(name, self._max_bytes))
             if time.monotonic() > deadline:
-                raise _PassingError(f"{name} did not come within {10 * self._timeout:g} s")
+                raise _PassingError(
+                    f"{name} did not come within {10 * self._timeout:g} s: {OUT_OF_REACH}"
+                )
             chunks.append(chunk)
         return b"".join(chunks)
 
@@ -245,7 +291,10 @@ def _check_status(response: httpx.Response, name: str, is_studio: bool) -> None:
     if status == 429 or status == 408 or status >= 500:
         pause = response.headers.get("retry-after", "")
         seconds = min(float(pause), MAX_PAUSE_S) if pause.isdigit() else 0.0
-        raise _PassingError(f"{name} cannot be fetched: its server answers {status}", seconds)
+        # Label Studio answers so, instead of 404, for an upload it has no record of.
+        unknown = is_studio and status == 500
+        reason = "the upload is gone; delete the task" if unknown else "try again later"
+        raise _PassingError(f"{name} is not given out ({status}): {reason}", seconds)
     if status in (401, 403):
         remedy = (
             "the token's account may not see it, or local file serving is off"
@@ -256,7 +305,7 @@ def _check_status(response: httpx.Response, name: str, is_studio: bool) -> None:
     if status in (404, 410):
         raise ImageError(f"{name} is not there ({status}): restore the file or delete the task")
     if status != 200:
-        raise ImageError(f"{name} cannot be fetched: its server answers {status}")
+        raise ImageError(f"{name} is not given out ({status}): correct the task's data")
     if response.headers.get("content-type", "").startswith("text/html"):
         raise ImageError(f"{name} is a web page, not an image: is a login needed?")
 
@@ -281,7 +330,7 @@ def _decoded(uri: str, limit: int) -> bytes:
     except binascii.Error:
         raise ImageError("A data: image is not valid base64: import it anew") from None
     if not content:
-        raise ImageError("A data: image is empty")
+        raise ImageError("A data: image is empty: import it anew")
     return content
 
 

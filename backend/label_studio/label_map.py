@@ -99,9 +99,50 @@ class LabelMap:
             unmapped_labels=tuple(x.name for x in control.labels if x.name not in used),
         )
 
+    @property
+    def data_field(self) -> str:
+        """The key of the task's data that holds the image's URI."""
+        return self.control.data_field
+
+    def warnings(self) -> tuple[str, ...]:
+        """What does not match, one line each: classes without a label, labels without a class."""
+        lines = []
+        if self.unmapped_classes:
+            names = listed(self.unmapped_classes)
+            lines.append(
+                f"No label for {names}: their boxes are not shown; add labels, or name the classes "
+                "in predicted_values of a label"
+            )
+        if self.unmapped_labels:
+            names = listed(self.unmapped_labels)
+            lines.append(
+                f"No class for {names}: annotators draw these from nothing until the model learns "
+                "them; or name the model's class in predicted_values"
+            )
+        return tuple(lines)
+
     def class_of(self, label: str) -> str | None:
         """The first class that stands for a label of an annotation; None: no class does."""
         return next((name for name, found in self.labels.items() if found == label), None)
+
+
+def data_field(config: str) -> str:
+    """The key of the task's data that holds the image's URI, whatever the classes are.
+
+    Raises:
+        LabelConfigError: as `rectangle_controls`.
+    """
+    return rectangle_controls(config)[0].data_field
+
+
+def listed(names: Sequence[str], limit: int = 12) -> str:
+    """`names` for a message: the first few, and how many more.
+
+    >>> listed(["a", "b", "c"], limit=2)
+    'a, b and 1 more'
+    """
+    shown = ", ".join(names[:limit])
+    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown or "none"
 
 
 def rectangle_controls(config: str) -> list[RectangleControl]:
@@ -124,7 +165,7 @@ def rectangle_controls(config: str) -> list[RectangleControl]:
     usable = []
     for control in controls:
         image = next((images[name] for name in control.to_name or [] if name in images), None)
-        field = _data_field(image)
+        field = _field_of(image)
         if image is not None and field:
             usable.append(
                 RectangleControl(
@@ -152,7 +193,7 @@ def _no_control(interface: Any) -> str:
     return f"The label config has no RectangleLabels: add {EXAMPLE}"
 
 
-def _data_field(image: Any) -> str:
+def _field_of(image: Any) -> str:
     """`image` of `value="$image"`; "" for a list of pictures, a constant or a template."""
     value = image.attr.get("value", "") if image is not None else ""
     field = value[1:] if value.startswith("$") else ""

@@ -29,10 +29,10 @@ class WebhookEvent:
     task_ids: tuple[int, ...] = ()
 
 
-def parse_project_id(value: object) -> int | None:
+def project_number(value: object) -> int | None:
     """The project's number from "ID.TIMESTAMP", a number, or a project; None: it holds none.
 
-    >>> parse_project_id("12.1700000000"), parse_project_id(7), parse_project_id("")
+    >>> project_number("12.1700000000"), project_number(7), project_number("")
     (12, 7, None)
     """
     if isinstance(value, Mapping):
@@ -73,7 +73,7 @@ def parse_webhook(payload: object) -> WebhookEvent:
         task_ids = [row.get("task") for row in _rows(body.get("annotation"))]
     return WebhookEvent(
         action=action if isinstance(action, str) else "",
-        project_id=parse_project_id(body.get("project")),
+        project_id=project_number(body.get("project")),
         task_ids=tuple(x for x in task_ids if isinstance(x, int) and not isinstance(x, bool)),
     )
 

@@ -8,12 +8,16 @@ version has predictions. Label All Tasks does not depend on any of this.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from backend.errors import LabelStudioError
 from backend.label_studio.client import Studio
 from backend.label_studio.records import ViewInfo
+
+logger = logging.getLogger(__name__)
 
 TITLE = "Hardest first"
 ORDERING = ["tasks:predictions_score"]
@@ -45,6 +49,18 @@ class Tab:
     view_id: int
     did: str
     note: str = ""
+
+
+def show_tab(studio: Studio, project_id: int, version: str | None = None) -> Tab | None:
+    """`ensure_tab` for callers whose work does not hang on it: failures are logged, not raised."""
+    try:
+        tab = ensure_tab(studio, project_id, version)
+    except LabelStudioError as error:
+        logger.warning('The tab "%s" of project %s is not kept up: %s', TITLE, project_id, error)
+        return None
+    if tab.note:
+        logger.warning("%s", tab.note)
+    return tab
 
 
 def ensure_tab(studio: Studio, project_id: int, version: str | None = None) -> Tab:

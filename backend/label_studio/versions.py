@@ -15,7 +15,7 @@ GRACE = timedelta(hours=1)
 
 
 def fresh_version(detector_version: str = "") -> str:
-    """A version name never used before: `hf-20261122-101500-123-1a2b-DETECTOR`.
+    """A version name never used before: `hf-20261122-101500-123-1a2b3c4d-DETECTOR`.
 
     Names sort by the moment they were made (UTC); the random part keeps two of the same
     millisecond apart. Of `detector_version` the first 8 letters and digits are kept.
@@ -23,12 +23,12 @@ def fresh_version(detector_version: str = "") -> str:
     now = datetime.now(timezone.utc)
     stamp = f"{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03d}"
     detector = re.sub(r"[^0-9A-Za-z]", "", detector_version)[:8]
-    return "-".join(part for part in (f"{PREFIX}{stamp}", secrets.token_hex(2), detector) if part)
+    return "-".join(part for part in (f"{PREFIX}{stamp}", secrets.token_hex(4), detector) if part)
 
 
 def is_ours(version: str) -> bool:
-    """Whether `version` is one of this project's: only those are ever deleted."""
-    return version.startswith(PREFIX)
+    """Whether `version` came from `fresh_version`: only those are ever deleted."""
+    return made_at(version) is not None
 
 
 def made_at(version: str) -> datetime | None:

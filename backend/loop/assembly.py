@@ -6,17 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
+from backend.errors import StoreError, WeightsError
 from backend.label_studio.client import Studio
+from backend.label_studio.doctor import Finding, diagnose
 from backend.label_studio.images import ImageSource
 from backend.loop.predictor import Predictor
-from backend.loop.rounds import Round
+from backend.loop.rounds import Round, RoundReport, published_queue
 from backend.loop.scoring import Scorer
 from backend.loop.store import Store
 from backend.loop.worker import ScoringWorker
 from backend.settings import Settings, load_settings
 
 
-def build_scorer(settings: Settings, store: Store, studio: Studio) -> Scorer:
+def build_scorer(settings: Settings, store: Store) -> Scorer:
     """Load the models and return what scores tasks with them.
 
     Raises:
@@ -27,7 +29,7 @@ def build_scorer(settings: Settings, store: Store, studio: Studio) -> Scorer:
     return Scorer(
         models=load_models(settings),
         store=store,
-        source=ImageSource.from_settings(settings, studio),
+        source=ImageSource.from_settings(settings),
     )
 
 
@@ -43,14 +45,46 @@ def build_round(settings: Settings) -> Iterator[Round]:
         with Studio.from_settings(settings) as studio:
             # Asked before the models are loaded: a wrong token then fails at once.
             studio.whoami()
-            yield Round(settings, studio, store, build_scorer(settings, store, studio))
+            yield Round(settings, studio, store, build_scorer(settings, store))
     finally:
         store.close()
 
 
+def read_queue(settings: Settings, project_id: int) -> RoundReport:
+    """The published order of a project; see `published_queue`."""
+    store = Store.from_settings(settings)
+    try:
+        with Studio.from_settings(settings) as studio:
+            return published_queue(studio, store, project_id, settings.queue_limit)
+    finally:
+        store.close()
+
+
+def examine_setup(settings: Settings, project_id: int | None) -> list[Finding]:
+    """What is wrong with the weights, the store and Label Studio, and what to do about it."""
+    from backend.vision.models import load_models
+
+    findings: list[Finding] = []
+    class_names: tuple[str, ...] | None = None
+    try:
+        store = Store.from_settings(settings)
+        findings.append(Finding("store", "ok", "the store can be read and written"))
+        store.close()
+    except StoreError as error:
+        findings.append(Finding("store", "fail", str(error)))
+    try:
+        models = load_models(settings)
+        class_names = models.detector.class_names
+        names = f"{settings.model} ({len(class_names)} classes), {models.encoder.name}"
+        findings.append(Finding("models", "ok", names))
+    except WeightsError as error:
+        findings.append(Finding("models", "fail", str(error)))
+    return findings + diagnose(settings, project_id, class_names=class_names)
+
+
 def build_worker(settings: Settings, store: Store) -> ScoringWorker:
     """The worker that owns the models of this process; not started yet."""
-    return ScoringWorker(lambda: build_scorer(settings, store, Studio.from_settings(settings)))
+    return ScoringWorker(lambda: build_scorer(settings, store))
 
 
 @lru_cache(maxsize=1)

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from typing import Any
 
 from backend.errors import HardestFirstError, StoreError
-from backend.label_studio.client import TaskRef
 from backend.label_studio.label_map import LabelMap
+from backend.label_studio.records import TaskRef
 from backend.label_studio.results import to_results
 from backend.loop.store import Publication, ScoredTask, Store
 from backend.loop.worker import ScoringWorker

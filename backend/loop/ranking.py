@@ -6,7 +6,7 @@ No model runs here and nothing is fetched: ranking anew for another strategy or 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from backend.diversity import rank
 from backend.errors import SettingsError, StoreError
 from backend.loop.store import IMAGE_VIEW, ScoreColumns, Store
 from backend.settings import STRATEGIES
-from backend.uncertainty import MEASURES, ImageScores, combine
+from backend.uncertainty import DEFAULT_WEIGHTS, MEASURES, ImageScores, combine, flip
 
 # How much the object crops count beside the whole image, as a share of the cosine.
 CROP_SHARE = 0.5
@@ -39,7 +39,7 @@ class RankOptions:
     """What decides an order. `seed` decides only the random strategy."""
 
     strategy: str = "diverse_uncertainty"
-    weights: Mapping[str, float] | None = None
+    weights: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_WEIGHTS))
     diversity_weight: float = 0.4
     limit: int = 500
     seed: int = 0
@@ -62,7 +62,7 @@ def rank_tasks(
     *,
     embeddings: NDArray[np.float32] | None = None,
     labelled: NDArray[np.float32] | None = None,
-    sequence_keys: Sequence[str] | None = None,
+    sequence_keys: Sequence[str | None] | None = None,
 ) -> list[RankedTask]:
     """All N tasks of `columns`, first place first.
 
@@ -71,8 +71,7 @@ def rank_tasks(
         options: strategy, weights and limit.
         embeddings: (N, D) unit rows; needed by the strategies that spread.
         labelled: (M, D) unit rows of images that are labelled already.
-        sequence_keys: N names; images of one sequence count as near-duplicates. An empty name
-            belongs to no sequence.
+        sequence_keys: N names, None for none; images of one sequence count as near-duplicates.
     """
     public = _public_scores(columns, options)
     if options.strategy == "random":
@@ -82,7 +81,7 @@ def rank_tasks(
             raise ValueError(f"strategy {options.strategy!r} needs embeddings")
         order = rank(
             embeddings,
-            1.0 - public,
+            flip(public),
             limit=options.limit,
             diversity_weight=1.0 if options.strategy == "diversity" else options.diversity_weight,
             labelled=labelled,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from functools import partial
@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.errors import HardestFirstError
-from backend.label_studio.client import ProjectInfo, Studio, TaskRef
+from backend.label_studio.client import Studio
 from backend.label_studio.images import browser_url
-from backend.label_studio.label_map import LabelMap
+from backend.label_studio.label_map import LabelMap, data_field
 from backend.label_studio.publish import Published, fresh_version
 from backend.label_studio.publish import RankedTask as TaskToPublish
 from backend.label_studio.publish import publish as publish_order
+from backend.label_studio.records import ProjectInfo, TaskRef
 from backend.label_studio.results import to_results
 from backend.label_studio.tabs import show_tab
 from backend.loop.ranking import RankedTask, RankOptions, load_embeddings, rank_tasks
@@ -219,7 +220,7 @@ class Round:
         on_progress: Callable[[int, int], None],
     ) -> str:
         version = fresh_version(self._scorer.detector_version)
-        # Kept before it is sent: should this run die after the switch, the next one knows the order.
+        # Kept before it is sent: should this run die after the switch, the next one adopts it.
         self._keep(project.id, version, order)
         published = publish_order(
             self._studio,
@@ -229,7 +230,7 @@ class Round:
             on_progress=on_progress,
         )
         self._keep_live(project.id, version, order, published)
-        show_tab(self._studio, project.id)
+        show_tab(self._studio, project.id, published.version)
         return published.version
 
     def _to_publish(
@@ -288,17 +289,54 @@ class Round:
 
 def adopt_published(store: Store, project: ProjectInfo) -> None:
     """Mark live what Label Studio serves, should the run that published it have died right then."""
-    served = store.publication(project.id, project.model_version or "")
+    served = store.publication(project.id, project.model_version)
     if served is not None and served.state == "preparing":
         store.mark_live(project.id, served.model_version)
 
 
+def published_queue(studio: Studio, store: Store, project_id: int, limit: int) -> RoundReport:
+    """What Label Studio serves next: the published order, less what is labelled by now.
+
+    Raises:
+        HardestFirstError: nothing is published for this project.
+    """
+    project = studio.project(project_id)
+    adopt_published(store, project)
+    live = store.publication(project_id)
+    if live is None:
+        raise HardestFirstError(
+            f"Project {project_id} has no published order: "
+            f"run `python -m backend score {project_id}` first."
+        )
+    tasks = {task.id: task for task in studio.tasks(project_id) if not task.is_labeled}
+    open_ranks = [row for row in store.ranks(live.model_version) if row.task_id in tasks][:limit]
+    scored = store.scored_tasks(project_id, live.detector, [row.task_id for row in open_ranks])
+    queue = [
+        RankedTask(row.rank, row.task_id, row.uncertainty_score, scored[row.task_id].scores)
+        for row in open_ranks
+    ]
+    report = RoundReport(
+        project_id=project_id,
+        strategy=live.strategy,
+        ranked=live.ranked,
+        model_version=live.model_version,
+        queue=queue,
+        image_urls=image_urls(studio, queue, tasks.values(), data_field(project.label_config)),
+    )
+    if project.model_version != live.model_version:
+        report.warnings.append(
+            f"Label Studio serves {project.model_version or 'no version'!r} instead of this order: "
+            f"run `python -m backend doctor {project_id}`"
+        )
+    return report
+
+
 def image_urls(
-    studio: Studio, queue: Sequence[RankedTask], tasks: Sequence[TaskRef], data_field: str
+    studio: Studio, queue: Sequence[RankedTask], tasks: Iterable[TaskRef], field_name: str
 ) -> dict[int, str]:
     """Task id -> where a browser that is logged in to Label Studio finds its image."""
-    data: dict[int, Mapping[str, Any]] = {task.id: task.data for task in tasks}
+    data = {task.id: task.data for task in tasks}
     return {
-        place.task_id: browser_url(studio.url, place.task_id, str(data[place.task_id][data_field]))
+        place.task_id: browser_url(studio.url, place.task_id, str(data[place.task_id][field_name]))
         for place in queue
     }

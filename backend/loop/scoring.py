@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.errors import HardestFirstError, ImageError
-from backend.label_studio.client import TaskRef
-from backend.label_studio.images import ImageSource
+from backend.errors import ImageError
+from backend.label_studio.images import ImageSource, image_uri
 from backend.label_studio.label_map import data_field
+from backend.label_studio.records import TaskRef
 from backend.loop.store import IMAGE_VIEW, ScoredTask, Store
 from backend.uncertainty import score_image
 from backend.vision.models import Models, Observation
@@ -143,13 +143,12 @@ class Scorer:
         stored = self._store.scored_uris(project_id, self.detector_version)
         todo: list[tuple[TaskRef, str]] = []
         for task in tasks:
-            uri = task.data.get(image_field)
-            if not isinstance(uri, str) or not uri:
-                report.skipped[task.id] = (
-                    f"it has no {image_field!r}, which the label config shows: "
-                    "add the image's address to the task's data"
-                )
-            elif stored.get(task.id) == uri:
+            try:
+                uri = image_uri(task, image_field)
+            except ImageError as error:
+                report.skipped[task.id] = str(error)
+                continue
+            if stored.get(task.id) == uri:
                 report.reused += 1
             else:
                 todo.append((task, uri))

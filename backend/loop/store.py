@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from sqlalchemy import delete, func, select, update
 
 from backend.detections import Detections
-from backend.errors import StoreError
 from backend.loop import tables
 from backend.loop.database import Database
 from backend.loop.packing import pack_detections, pack_vector, unpack_detections, unpack_vector

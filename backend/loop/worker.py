@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
 from backend.errors import HardestFirstError
-from backend.label_studio.client import TaskRef
+from backend.label_studio.records import TaskRef
 from backend.loop.scoring import Scorer, ScoringReport
 
 logger = logging.getLogger(__name__)

@@ -95,7 +95,9 @@ def convert(source: Source) -> Any:
         # Tracing warns of every shape that Python looks at; parity is tested instead.
         warnings.simplefilter("ignore")
         # Traced here, since OpenVINO's own tracing runs twice more to compare: three times slower.
-        traced = torch.jit.trace(source.module.eval(), example, strict=False, check_trace=False)
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            source.module.eval(), example, strict=False, check_trace=False
+        )
         return openvino.convert_model(traced, example_input=example, input=list(source.shape))
 
 

@@ -70,9 +70,10 @@ def _model_file(path: Path) -> Path:
 def _metadata(model: Any, file: Path) -> dict[str, Any]:
     """What Ultralytics wrote beside the model: a YAML file, or properties of the .onnx."""
     if file.suffix == ".onnx":
-        stored = model.get_rt_info()
-        framework = stored["framework"].astype(dict) if "framework" in stored else {}
-        return {str(key): _literal(str(value)) for key, value in framework.items()}
+        if not model.has_rt_info("framework"):
+            return {}
+        properties = model.get_rt_info("framework").astype(dict)
+        return {str(key): _literal(value.astype(str)) for key, value in properties.items()}
     sidecar = file.with_name("metadata.yaml")
     if not sidecar.is_file():
         return {}

@@ -82,6 +82,8 @@ class Models:
         Returns:
             One observation per image, in order.
         """
+        if not batch:
+            return []
         detections, embeddings = self._detect_and_embed(batch)
         objects = [
             object_crops(inputs.picture, seen, limit=crops) if crops else []

@@ -51,7 +51,8 @@ def decode(data: bytes, *, long_side: int, max_pixels: int = MAX_PIXELS) -> Pict
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large("more than 100 million pixels", max_pixels) from None
-    except UnidentifiedImageError:
+    # ImportError: where ultralytics has replaced Image.open, it looks for a HEIC reader here.
+    except (UnidentifiedImageError, ImportError):
         raise ImageError(
             "this is no image that can be read: check that the address serves an image file "
             "(JPEG, PNG, WebP, BMP, TIFF or GIF) and not a web page"

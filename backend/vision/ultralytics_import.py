@@ -1,7 +1,8 @@
 """The one door to the `ultralytics` package: it opens without side effects.
 
-Left alone, importing it looks the internet up, writes a settings file into the home folder and
-limits torch to one thread; using it may install packages and reports usage. Call
+Left alone, importing it looks the internet up, writes a settings file into the home folder,
+limits torch to one thread and replaces PIL.Image.open by one that installs packages; using it
+reports usage. Call
 `import_ultralytics()` before any `from ultralytics... import ...`.
 """
 
@@ -29,7 +30,9 @@ def import_ultralytics() -> ModuleType:
     """
     # First, because ultralytics sets OMP_NUM_THREADS=1 for a torch that is loaded after it.
     import torch  # noqa: F401
+    from PIL import Image
 
+    open_image = Image.open
     threads = os.environ.get("OMP_NUM_THREADS")
     os.environ["YOLO_AUTOINSTALL"] = _QUIET["YOLO_AUTOINSTALL"]
     os.environ["YOLO_OFFLINE"] = _QUIET["YOLO_OFFLINE"]
@@ -41,6 +44,7 @@ def import_ultralytics() -> ModuleType:
 
     import ultralytics
 
+    Image.open = open_image
     if threads is None:
         # Child processes (a training run) would inherit it.
         os.environ.pop("OMP_NUM_THREADS", None)

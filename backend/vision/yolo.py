@@ -146,7 +146,7 @@ def load_detector(path: Path, *, device: str, export_dir: Path) -> YoloDetector:
     engine: Engine
     if device == "cpu":
         export = cached_export(
-            path.stem, (weights_hash,), export_dir, lambda: read_checkpoint(path, dynamic=True)
+            "yolo", (weights_hash,), export_dir, lambda: read_checkpoint(path, dynamic=True)
         )
         engine, facts = OpenVinoEngine(export.model), export.facts
     else:

@@ -38,7 +38,7 @@ def yolo(family: str, seed: int = 0) -> Any:
     torch.manual_seed(seed)
     model = DetectionModel(f"{family}.yaml", nc=len(CLASS_NAMES), verbose=False)
     model.names = dict(enumerate(CLASS_NAMES))
-    model.args = {"imgsz": INPUT_SIZE}
+    model.args = {"imgsz": INPUT_SIZE, "data": None}
     model.task = "detect"
     images = torch.from_numpy(np.stack([_input(seed) for seed in range(4)])) / 255
     _settle_normalisation(model, images)

@@ -29,14 +29,14 @@ def export(model: Any, folder: Path, **options: Any) -> Path:
     yolo.ckpt_path = model.pt_path
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Path(
-            yolo.export(imgsz=networks.INPUT_SIZE, verbose=False, simplify=False, **options)
-        )
+        return Path(yolo.export(imgsz=networks.INPUT_SIZE, verbose=False, **options))
 
 
 @pytest.fixture(scope="module")
 def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export(networks.yolo("yolo11n"), tmp_path_factory.mktemp("onnx"), format="onnx")
+    return export(
+        networks.yolo("yolo11n"), tmp_path_factory.mktemp("onnx"), format="onnx", simplify=False
+    )
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,149 @@
+"""People and projects in the real Label Studio, made the way a user would: through its own API."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import pytest
+
+from backend.label_studio.auth import TokenAuth
+from backend.label_studio.client import Studio
+from demo.studio_server import Account, StudioServer
+
+CONFIG = """
+<View>
+  <Image name="image" value="$image"/>
+  <RectangleLabels name="label" toName="image">
+    <Label value="RBC"/>
+    <Label value="WBC"/>
+  </RectangleLabels>
+</View>
+"""
+
+
+class Person:
+    """Someone who works in Label Studio, with what the web page would send for them."""
+
+    def __init__(self, url: str, account: Account) -> None:
+        self.account = account
+        self.http = httpx.Client(
+            base_url=url, auth=TokenAuth(url, account.personal_token), timeout=60
+        )
+
+    def call(self, method: str, path: str, **body):
+        response = self.http.request(method, path, **body)
+        assert response.is_success, f"{method} {path}: {response.status_code} {response.text[:300]}"
+        return response.json() if response.content else None
+
+    def next_task(self, project_id: int) -> dict | None:
+        """What Label All Tasks serves; None at the end."""
+        response = self.http.get(f"/api/projects/{project_id}/next")
+        if response.status_code == 404:
+            return None
+        assert response.is_success, response.text[:300]
+        return response.json()
+
+    def submit(self, task: dict) -> None:
+        """Accept the boxes shown, as the editor does: with the prediction they came from."""
+        shown = task["predictions"][0] if task.get("predictions") else {}
+        body = {
+            "result": shown.get("result", []),
+            "parent_prediction": shown.get("id"),
+            "lead_time": 1.0,
+        }
+        self.call("POST", f"/api/tasks/{task['id']}/annotations/", json=body)
+
+
+@dataclass
+class Project:
+    id: int
+    task_ids: list[int] = field(default_factory=list)
+
+
+@pytest.fixture(scope="session")
+def owner(label_studio: StudioServer) -> Iterator[Person]:
+    person = Person(label_studio.url, label_studio.admin)
+    with person.http:
+        yield person
+
+
+@pytest.fixture(scope="session")
+def colleague(label_studio: StudioServer) -> Iterator[Person]:
+    person = Person(label_studio.url, label_studio.add_user("colleague@example.com"))
+    with person.http:
+        yield person
+
+
+@pytest.fixture
+def studio(label_studio: StudioServer) -> Iterator[Studio]:
+    with Studio(label_studio.url, label_studio.admin.personal_token) as client:
+        yield client
+
+
+@pytest.fixture
+def make_project(owner: Person, studio: Studio) -> Callable[..., Project]:
+    def make(tasks: int = 0, config: str = CONFIG, **fields) -> Project:
+        body = {"title": "A project", "label_config": config, **fields}
+        project = Project(owner.call("POST", "/api/projects/", json=body)["id"])
+        if tasks:
+            rows = [{"data": {"image": f"https://images.example/{i}.jpg"}} for i in range(tasks)]
+            owner.call("POST", f"/api/projects/{project.id}/import", json=rows)
+            project.task_ids = [task.id for task in studio.tasks(project.id)]
+        return project
+
+    return make
+
+
+class WebServer:
+    """A loopback web server whose answers a test writes: path -> function of the handler."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Callable[[BaseHTTPRequestHandler], None]] = {}
+        self.requests: list[tuple[str, str, dict[str, str]]] = []
+        web = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def _answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                self.body = body
+                path = self.path.split("?")[0]
+                web.requests.append((self.command, self.path, dict(self.headers)))
+                web.answers.get(path, lambda handler: reply(handler, 404, b"no"))(self)
+
+            do_GET = do_POST = _answer  # noqa: N815
+
+            def log_message(self, *args) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+def reply(handler: BaseHTTPRequestHandler, status: int, body: bytes, **headers: str) -> None:
+    handler.send_response(status)
+    for name, value in headers.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+@pytest.fixture
+def web() -> Iterator[WebServer]:
+    server = WebServer()
+    yield server
+    server.close()

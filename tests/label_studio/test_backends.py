@@ -1,0 +1,266 @@
+"""A connected ML backend: the tab, the doctor, and what Label Studio asks and takes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from backend.label_studio.doctor import diagnose, examine
+from backend.label_studio.publish import RankedTask, fresh_version, publish
+from backend.label_studio.tabs import ORDERING, TITLE, ensure_tab, find_tab
+from backend.settings import load_settings
+from tests.label_studio.conftest import WebServer, reply
+
+
+def be_a_backend(web: WebServer, version: str, predict=None) -> None:
+    """Answer as an ML backend that has published `version`."""
+
+    def answer(body):
+        return lambda handler: reply(
+            handler, 200, json.dumps(body).encode(), Content_Type="application/json"
+        )
+
+    web.answers["/health"] = answer({"status": "UP"})
+    web.answers["/setup"] = answer({"model_version": version})
+    web.answers["/webhook"] = answer({})
+    if predict is not None:
+        web.answers["/predict"] = lambda handler: reply(
+            handler,
+            200,
+            json.dumps({"results": predict(json.loads(handler.body))}).encode(),
+            Content_Type="application/json",
+        )
+
+
+def connect(owner, project, web, **fields):
+    body = {"project": project.id, "url": web.url, "title": "Our model", **fields}
+    return owner.call("POST", "/api/ml/", json=body)
+
+
+def ranked(order):
+    return [RankedTask(task_id) for task_id in order]
+
+
+def test_without_a_backend_the_tab_shows_the_only_order(studio, make_project, owner):
+    project = make_project(tasks=5)
+    order = project.task_ids[::-1]
+    version = fresh_version()
+    publish(studio, project.id, ranked(order), version=version)
+
+    tab = ensure_tab(studio, project.id, version)
+
+    assert (tab.did, tab.note) == ("made", "")
+    assert studio.tasks_of_view(tab.view_id, project.id) == order
+    task = owner.next_task(project.id)
+    owner.submit(task)
+    assert studio.tasks_of_view(tab.view_id, project.id) == order[1:]
+
+
+def test_without_a_backend_two_orders_are_averaged_and_the_tab_says_so(studio, make_project):
+    project = make_project(tasks=3)
+    for order in (project.task_ids, project.task_ids[::-1]):
+        version = fresh_version()
+        publish(studio, project.id, ranked(order), version=version)
+
+    assert "no ML backend is connected" in ensure_tab(studio, project.id, version).note
+
+
+def test_with_a_backend_the_tab_shows_the_published_order(studio, make_project, owner, web):
+    project = make_project(tasks=5)
+    first, second = fresh_version(), fresh_version()
+    publish(studio, project.id, ranked(project.task_ids), version=first)
+    be_a_backend(web, first)
+    connect(owner, project, web)
+    order = project.task_ids[2:] + project.task_ids[:2]
+
+    publish(studio, project.id, ranked(order), version=second)
+    be_a_backend(web, second)
+    tab = ensure_tab(studio, project.id, second)
+
+    assert tab.note == ""
+    assert studio.tasks_of_view(tab.view_id, project.id) == order
+    assert owner.next_task(project.id)["id"] == order[0]
+
+
+def test_a_backend_that_answers_another_version_is_named(studio, make_project, owner, web):
+    project = make_project(tasks=2)
+    version = fresh_version()
+    publish(studio, project.id, ranked(project.task_ids), version=version)
+    be_a_backend(web, "yesterday's")
+    connect(owner, project, web)
+
+    assert "does not answer /setup with it" in ensure_tab(studio, project.id, version).note
+
+
+def test_the_tab_is_found_again_and_repaired(studio, make_project, owner):
+    project = make_project(tasks=1)
+    made = ensure_tab(studio, project.id)
+    assert [view.title for view in studio.views(project.id)] == ["Default", TITLE]
+    assert ensure_tab(studio, project.id).did == "found"
+
+    view = find_tab(studio, project.id)
+    changed = {**view.data, "ordering": ["-tasks:id"], "gridWidth": 7}
+    owner.call("PATCH", f"/api/dm/views/{view.id}/", json={"project": project.id, "data": changed})
+    repaired = ensure_tab(studio, project.id)
+
+    assert (repaired.view_id, repaired.did) == (made.view_id, "repaired")
+    view = find_tab(studio, project.id)
+    assert list(view.ordering) == ORDERING
+    assert view.data["gridWidth"] == 7
+    studio.delete_view(view.id)
+    assert find_tab(studio, project.id) is None
+
+
+# What Label Studio takes from /predict. These tests hold Label Studio's behaviour, which the
+# backend's answers are built on.
+
+
+def retrieve(owner, project):
+    everything = {"selectedItems": {"all": True, "excluded": []}}
+    path = f"/api/dm/actions/?id=retrieve_tasks_predictions&project={project.id}"
+    return owner.http.post(path, json=everything)
+
+
+def test_only_tasks_without_the_version_of_setup_are_predicted(studio, make_project, owner, web):
+    project = make_project(tasks=3)
+    version = fresh_version()
+    publish(studio, project.id, ranked(project.task_ids[:2]), version=version)
+    asked = []
+
+    def predict(request):
+        asked.extend(task["id"] for task in request["tasks"])
+        return [{"result": [], "score": 0.9, "model_version": version} for _ in request["tasks"]]
+
+    be_a_backend(web, version, predict)
+    connect(owner, project, web)
+    retrieve(owner, project)
+
+    assert asked == project.task_ids[2:]
+    assert studio.model_versions(project.id) == {version: 3}
+
+
+@pytest.mark.parametrize(
+    ("answers", "created"),
+    [
+        ([{"result": [], "score": 0.5}, {"result": [], "score": 0.5}], 2),
+        ([{"result": [], "score": None}, {"result": []}], 2),  # a null score is stored as null
+        ([{"result": [], "score": 0.5}, []], 1),  # an empty list: nothing for this task
+        ([{"result": [], "score": 0.5}, {}], 1),  # no `result`: logged and left out
+        ([{"result": [], "score": 0.5}, None], 0),
+        ([], 0),
+    ],
+)
+def test_what_label_studio_makes_of_odd_answers(studio, make_project, owner, web, answers, created):
+    project = make_project(tasks=2)
+    be_a_backend(web, "v1", lambda request: answers)
+    connect(owner, project, web)
+
+    retrieve(owner, project)
+
+    assert sum(studio.model_versions(project.id).values()) == created
+
+
+def findings_by_check(findings):
+    found = {}
+    for finding in findings:
+        found.setdefault(finding.check, []).append(finding)
+    return found
+
+
+@pytest.fixture
+def settings(label_studio, tmp_path):
+    return load_settings(
+        label_studio_url=label_studio.url,
+        label_studio_api_key=label_studio.admin.personal_token,
+        data_dir=tmp_path,
+    )
+
+
+def test_the_doctor_finds_nothing_to_do(studio, settings, make_project, owner, web):
+    project = make_project(tasks=2)
+    version = fresh_version()
+    publish(studio, project.id, ranked(project.task_ids), version=version)
+    be_a_backend(web, version)
+    connect(owner, project, web)
+
+    findings = examine(
+        studio,
+        settings,
+        project.id,
+        class_names=["rbc", "WBC"],
+        image_probe=lambda task, field: None,
+        own_url=web.url,
+    )
+
+    assert {finding.level for finding in findings} == {"ok"}, findings
+    assert set(findings_by_check(findings)) >= {
+        *("address", "token", "project", "tasks", "labels", "images", "order", "backend"),
+        "webhook",
+    }
+
+
+def test_the_doctor_names_each_trouble_with_its_remedy(studio, settings, make_project, owner, web):
+    project = make_project(tasks=1, maximum_annotations=2)
+    be_a_backend(web, "v1")
+    connect(owner, project, web)
+    owner.call("PATCH", f"/api/projects/{project.id}/", json={"model_version": "Our model"})
+    for hook in studio.webhooks(project.id):
+        owner.call("DELETE", f"/api/webhooks/{hook.id}/")
+    del web.answers["/setup"]
+
+    findings = findings_by_check(
+        examine(studio, settings, project.id, class_names=["Platelets", "RBC"])
+    )
+
+    order = findings["order"]
+    assert [finding.level for finding in order] == ["warn", "fail"]
+    assert "title of an ML backend" in order[1].message
+    assert [f.level for f in findings["labels"]] == ["ok", "warn", "warn"]
+    assert "Platelets" in findings["labels"][1].message
+    assert "WBC" in findings["labels"][2].message
+    assert findings["images"][0].level == "fail"  # images.example does not exist
+    assert findings["overlap"][0].level == "warn"
+    assert findings["backend"][0].level == "fail"
+    assert findings["webhook"][0].level == "warn"
+    for finding in (f for group in findings.values() for f in group if f.level != "ok"):
+        assert finding.remedy
+        assert "\n" not in finding.message + finding.remedy
+
+
+def test_the_doctor_of_a_bare_project(studio, settings, make_project):
+    choices = '<Choices name="c" toName="t"><Choice value="a"/></Choices>'
+    bare = f'<View><Text name="t" value="$text"/>{choices}</View>'
+    findings = findings_by_check(examine(studio, settings, make_project(config=bare).id))
+
+    assert findings["tasks"][0].level == "warn"
+    assert findings["labels"][0].level == "fail"
+    assert "RectangleLabels" in findings["labels"][0].message
+    assert findings["order"][-1].message == "No order was published yet"
+    assert findings["backend"][0].level == "warn"
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "word"),
+    [
+        ({"label_studio_api_key": ""}, "token", "LABEL_STUDIO_API_KEY"),
+        ({"label_studio_api_key": "0123456789"}, "token", "legacy tokens"),
+        ({"label_studio_url": "http://127.0.0.1:9"}, "address", "No Label Studio answers"),
+    ],
+)
+def test_the_doctor_stops_where_nothing_can_be_asked(settings, change, check, word):
+    finding = diagnose(settings.model_copy(update=_secret(change)), 1)[-1]
+
+    assert (finding.check, finding.level) == (check, "fail")
+    assert word in f"{finding.message}: {finding.remedy}"
+
+
+def _secret(change):
+    return load_settings(**change).model_dump(include=set(change))
+
+
+def test_the_doctor_and_a_project_that_is_not_there(studio, settings):
+    finding = examine(studio, settings, 999_999)[-1]
+
+    assert (finding.check, finding.level) == ("project", "fail")
+    assert "Project 999999" in finding.message

@@ -1,0 +1,413 @@
+"""The client and its tokens: against the real Label Studio, and against servers that misbehave."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from backend.errors import AccessError, LabelStudioError, SettingsError, UnreachableError
+from backend.label_studio.auth import TokenAuth, token_kind
+from backend.label_studio.client import UNCERTAINTY_SAMPLING, Studio
+from backend.label_studio.protocol import parse_extra_params, parse_webhook, project_number
+from backend.label_studio.transport import RefusedError
+
+URL = "http://studio.example"
+
+
+def jwt(**claims) -> str:
+    def part(content):
+        return base64.urlsafe_b64encode(json.dumps(content).encode()).decode().rstrip("=")
+
+    return f"{part({'alg': 'none'})}.{part(claims)}.signature"
+
+
+def personal(**claims) -> str:
+    return jwt(**{"token_type": "refresh", "exp": time.time() + 10_000, **claims})
+
+
+# Tokens
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"), [("0123456789abcdef", "legacy"), ("a.b.c", "legacy"), (personal(), "personal")]
+)
+def test_kinds_of_token(key, kind):
+    assert token_kind(key) == kind
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("", "is empty"),
+        ("  ", "is empty"),
+        (personal(exp=1), "has expired"),
+        (jwt(token_type="access", exp=time.time() + 99), "five minutes"),
+        (personal().rsplit(".", 1)[0], "lacks its signature"),
+    ],
+)
+def test_tokens_that_cannot_work_are_told_at_once(key, message):
+    with pytest.raises(AccessError, match=message) as caught:
+        Studio(URL, key)
+    assert not key.strip() or key not in str(caught.value)
+
+
+def test_the_token_is_in_no_repr():
+    key = personal()
+    assert key not in repr(TokenAuth(URL, key)) + repr(Studio(URL, key))
+
+
+class TokenServer:
+    """Gives access tokens that live `lifetime_s`, and answers any of the living."""
+
+    def __init__(self, lifetime_s: float = 300.0) -> None:
+        self.lifetime_s = lifetime_s
+        self.given: list[str] = []
+        self.forgotten: set[str] = set()
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/api/token/refresh/":
+            time.sleep(0.01)
+            dates = {"iat": 1000, "exp": 1000 + self.lifetime_s}  # a clock all of its own
+            self.given.append(jwt(token_type="access", jti=len(self.given), **dates))
+            return httpx.Response(200, json={"access": self.given[-1]})
+        token = request.headers["authorization"].removeprefix("Bearer ")
+        known = token in self.given and token not in self.forgotten
+        return httpx.Response(200 if known else 401, json={})
+
+
+def test_one_access_token_serves_all_threads():
+    server = TokenServer()
+    with (
+        httpx.Client(
+            auth=TokenAuth(URL, personal()), transport=httpx.MockTransport(server)
+        ) as client,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        statuses = list(pool.map(lambda _: client.get(f"{URL}/x").status_code, range(32)))
+
+    assert statuses == [200] * 32
+    assert len(server.given) == 1
+
+
+def test_an_access_token_is_renewed_before_it_dies(monkeypatch):
+    server = TokenServer(lifetime_s=300)
+    now = [0.0]
+    monkeypatch.setattr("backend.label_studio.auth.time.monotonic", lambda: now[0])
+    with httpx.Client(
+        auth=TokenAuth(URL, personal()), transport=httpx.MockTransport(server)
+    ) as client:
+        for moment in (0.0, 250.0, 260.0, 400.0):
+            now[0] = moment
+            assert client.get(f"{URL}/x").status_code == 200
+
+    assert len(server.given) == 2
+
+
+def test_a_refused_access_token_is_renewed_once():
+    server = TokenServer()
+    with httpx.Client(
+        auth=TokenAuth(URL, personal()), transport=httpx.MockTransport(server)
+    ) as client:
+        client.get(f"{URL}/x")
+        server.forgotten.add(server.given[0])
+        assert client.get(f"{URL}/x").status_code == 200
+        server.forgotten.add(server.given[1])
+        server.__dict__["given"].append("never accepted")
+        assert len(server.given) == 3
+
+
+# The real one
+
+
+@pytest.fixture(params=["personal", "legacy"])
+def either(request, label_studio):
+    if request.param == "legacy":
+        label_studio.allow_legacy_tokens(True)
+    account = label_studio.admin
+    key = account.personal_token if request.param == "personal" else account.legacy_token
+    with Studio(label_studio.url, key) as studio:
+        yield studio
+    if request.param == "legacy":
+        label_studio.allow_legacy_tokens(False)
+
+
+def test_both_kinds_of_token_open_the_door(either, label_studio):
+    assert either.whoami().email == label_studio.admin.email
+    assert either.version().startswith("1.")
+
+
+def test_a_legacy_token_is_dead_by_default_and_the_line_says_so(label_studio):
+    with (
+        Studio(label_studio.url, label_studio.admin.legacy_token) as studio,
+        pytest.raises(AccessError, match=r"off by default since Label Studio 1\.17"),
+    ):
+        studio.whoami()
+
+
+def test_a_project_and_its_tasks(studio, make_project, owner):
+    project = make_project(tasks=7)
+
+    info = studio.project(project.id)
+    assert (info.title, info.task_count, info.labelled_count) == ("A project", 7, 0)
+    assert (info.sampling, info.model_version) == ("Sequential sampling", "")
+    assert info.maximum_annotations == 1
+    assert info.show_predictions
+    assert project.id in {found.id for found in studio.projects()}
+    assert studio.task_count(project.id) == 7
+    in_pages = [task.id for task in studio.tasks(project.id, page_size=3)]
+    assert in_pages == project.task_ids == sorted(project.task_ids)
+    assert [t.id for t in studio.tasks(project.id, after=in_pages[4])] == in_pages[5:]
+    assert list(studio.tasks(project.id, after=in_pages[-1])) == []
+    task = owner.next_task(project.id)
+    owner.submit(task)
+    (labelled,) = studio.labelled_tasks(project.id)
+    assert (labelled.id, labelled.is_labeled, labelled.total_annotations) == (task["id"], True, 1)
+    (annotation,) = studio.annotations_of(task["id"])
+    assert (annotation.result, annotation.was_cancelled) == ([], False)
+
+
+def test_tasks_deleted_while_pages_are_read_hide_no_others(studio, make_project, owner):
+    project = make_project(tasks=6)
+    pages = studio.tasks(project.id, page_size=2)
+    first = [next(pages).id, next(pages).id]
+    for task_id in first:
+        owner.call("DELETE", f"/api/tasks/{task_id}/")
+
+    assert [task.id for task in pages] == project.task_ids[2:]
+
+
+def test_predictions_are_imported_read_switched_and_deleted(studio, make_project):
+    project = make_project(tasks=2)
+    rows = [
+        {"task": task_id, "result": [], "score": score, "model_version": "v1"}
+        for task_id, score in zip(project.task_ids, (0.25, 0.75), strict=True)
+    ]
+
+    assert studio.import_predictions(project.id, rows) == 2
+    assert studio.model_versions(project.id) == {"v1": 2}
+    found = studio.predictions_of(project.id, "v1")
+    assert {p.task_id: p.score for p in found} == dict(
+        zip(project.task_ids, (0.25, 0.75), strict=True)
+    )
+    assert studio.predictions_of(project.id, "v2") == []
+    assert len(studio.predictions_of_task(project.task_ids[0])) == 1
+    studio.set_order(project.id, "v1")
+    info = studio.project(project.id)
+    assert (info.model_version, info.sampling) == ("v1", UNCERTAINTY_SAMPLING)
+    with pytest.raises(RefusedError, match="Model version doesn't exist") as caught:
+        studio.set_order(project.id, "v2")
+    assert caught.value.status == 400
+    assert studio.delete_model_version(project.id, "v1") == 2
+    assert studio.project(project.id).model_version == ""
+
+
+def test_an_unknown_task_spoils_the_whole_import(studio, make_project):
+    """What `publish` builds on: nothing at all is made then."""
+    project = make_project(tasks=1)
+    rows = [
+        {"task": task_id, "result": [], "score": 0.5, "model_version": "v1"}
+        for task_id in (project.task_ids[0], 999_999)
+    ]
+
+    with pytest.raises(RefusedError) as caught:
+        studio.import_predictions(project.id, rows)
+    assert caught.value.status == 400
+    assert studio.model_versions(project.id) == {}
+
+
+def test_a_project_that_is_not_there(studio):
+    for call in (studio.project, studio.task_count, studio.model_versions, studio.views):
+        with pytest.raises(LabelStudioError) as caught:
+            call(999_999)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(LabelStudioError, match="Project 999999 is not in Label Studio"):
+        studio.project(999_999)
+
+
+# Servers that misbehave
+
+
+def studio_of(answer, key="legacy-token-0123456789", **options):
+    return Studio(URL, key, transport=httpx.MockTransport(answer), **{"retries": 0, **options})
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "message"),
+    [
+        (httpx.Response(401, json={"detail": "no"}), AccessError, "off by default"),
+        (httpx.Response(403, json={"detail": "no"}), AccessError, "owner or administrator"),
+        (httpx.Response(500, text="oh"), RefusedError, r"\(500\): oh"),
+        (httpx.Response(429), RefusedError, r"\(429\)"),
+        (httpx.Response(200, text="<html>"), LabelStudioError, "correct LABEL_STUDIO_URL"),
+        (
+            httpx.Response(301, headers={"location": "https://studio.example/"}),
+            LabelStudioError,
+            "redirects to https://studio.example/",
+        ),
+        (httpx.ConnectError("refused"), UnreachableError, "No Label Studio answers"),
+        (httpx.ReadTimeout("slow"), UnreachableError, "did not answer in time"),
+        (httpx.RemoteProtocolError("cut"), UnreachableError, "No Label Studio answers"),
+    ],
+)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda studio: studio.project(1),
+        lambda studio: list(studio.tasks(1)),
+        lambda studio: studio.model_versions(1),
+        lambda studio: studio.import_predictions(1, [{"task": 1, "result": []}]),
+        lambda studio: studio.delete_model_version(1, "v"),
+        lambda studio: studio.version(),
+    ],
+)
+def test_failures_in_one_line(answer, error, message, call):
+    def respond(request):
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    with pytest.raises(error, match=message) as caught:
+        call(studio_of(respond))
+    assert "\n" not in str(caught.value)
+    assert "legacy-token" not in str(caught.value)
+
+
+def test_reads_are_tried_again_and_imports_are_not(monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    asked = []
+
+    def answer(request):
+        asked.append(request.url.path)
+        return httpx.Response(503, json={"detail": "busy"})
+
+    studio = studio_of(answer, retries=2)
+    with pytest.raises(RefusedError):
+        studio.model_versions(1)
+    with pytest.raises(RefusedError):
+        studio.project(1)
+    assert len(asked) == 6
+    with pytest.raises(RefusedError):
+        studio.import_predictions(1, [{"task": 1, "result": []}])
+    assert len(asked) == 7
+
+
+def test_a_revoked_personal_token():
+    def answer(request):
+        return httpx.Response(401, json={"detail": "Token is blacklisted"})
+
+    with pytest.raises(AccessError, match="refuses the personal access token"):
+        studio_of(answer, personal()).whoami()
+
+
+def test_a_server_that_is_no_label_studio():
+    with pytest.raises(LabelStudioError, match="is LABEL_STUDIO_URL the address"):
+        studio_of(lambda request: httpx.Response(200, text="hello"), personal()).whoami()
+
+
+def test_the_path_of_the_address_is_kept_for_tokens_too():
+    paths = []
+
+    def answer(request):
+        paths.append(request.url.path)
+        if request.url.path.endswith("/refresh/"):
+            return httpx.Response(200, json={"access": jwt(iat=0, exp=300)})
+        return httpx.Response(200, json={"id": 1, "email": "a@example.com"})
+
+    transport = httpx.MockTransport(answer)
+    Studio("https://host.example/studio/", personal(), transport=transport).whoami()
+
+    assert all(path.startswith("/studio/api/") for path in paths)
+
+
+@pytest.mark.parametrize("url", ["", "studio.example", "ftp://studio.example"])
+def test_an_address_that_is_none(url):
+    with pytest.raises(SettingsError, match="must begin with http"):
+        Studio(url, "legacy-token")
+
+
+def test_eight_threads_share_a_studio(studio, make_project):
+    project = make_project(tasks=4)
+    gate = threading.Barrier(8)
+
+    def count(_):
+        gate.wait()
+        return len(list(studio.tasks(project.id, page_size=2)))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(count, range(8))) == [4] * 8
+
+
+# What Label Studio sends
+
+
+@pytest.mark.parametrize(
+    ("sent", "number"),
+    [
+        ("12.1700000000", 12),
+        ("12", 12),
+        (12, 12),
+        (12.5, 12),
+        ({"id": 12}, 12),
+        (None, None),
+        ("", None),
+        ("a.b", None),
+        (True, None),
+        ({}, None),
+        ("²", None),
+    ],
+)
+def test_project_numbers(sent, number):
+    assert project_number(sent) == number
+
+
+@pytest.mark.parametrize(
+    ("sent", "params"),
+    [({"a": 1}, {"a": 1}), ('{"a": 1}', {"a": 1}), (None, {}), ("", {}), ("[1]", {}), (3, {})],
+)
+def test_extra_params(sent, params):
+    assert parse_extra_params(sent) == params
+
+
+@pytest.mark.parametrize(
+    ("sent", "action", "project", "tasks"),
+    [
+        (
+            {"action": "ANNOTATION_CREATED", "task": {"id": 5}, "project": {"id": 2}},
+            *("ANNOTATION_CREATED", 2, (5,)),
+        ),
+        (
+            {"action": "ANNOTATIONS_CREATED", "annotation": [{"task": 5}, {"task": 6}]},
+            *("ANNOTATIONS_CREATED", None, (5, 6)),
+        ),
+        ({"action": "TASKS_DELETED", "tasks": [{"id": 1}, "odd"]}, "TASKS_DELETED", None, (1,)),
+        ({}, "", None, ()),
+        ([], "", None, ()),
+        (None, "", None, ()),
+        ({"action": 3, "project": "7.1", "tasks": None}, "", 7, ()),
+    ],
+)
+def test_webhooks(sent, action, project, tasks):
+    event = parse_webhook(sent)
+
+    assert (event.action, event.project_id, event.task_ids) == (action, project, tasks)
+
+
+def test_importing_label_studio_brings_in_no_torch():
+    code = (
+        "import pkgutil, sys, importlib, backend.label_studio as package\n"
+        "for found in pkgutil.iter_modules(package.__path__):\n"
+        "    importlib.import_module(f'backend.label_studio.{found.name}')\n"
+        "heavy = {'torch', 'ultralytics', 'open_clip', 'openvino'} & set(sys.modules)\n"
+        "ours = [name for name in sys.modules if name.startswith(('backend.vision', 'backend.loop'))]\n"
+        "sys.exit(str(heavy or ours) if heavy or ours else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -181,11 +181,11 @@ class LazyGreedy:
                 stale = (self.seen[self.pool] < self.count) & (
                     self.seen[self.pool] >= self.seen[top]
                 )
-                self._refresh(self._leaders(bounds, stale, place))
+                self._refresh(self._leaders(bounds, stale))
             elif not self.settled[top]:
                 least = self.weights[top] * (self.reach[top] - 2 * self.rows.slack)
                 rivals = (bounds >= least) & (self.seen[self.pool] == self.count)
-                self._settle(self._leaders(bounds, rivals & ~self.settled[self.pool], place))
+                self._settle(self._leaders(bounds, rivals & ~self.settled[self.pool]))
             else:
                 return int(top), float(bounds[place])
 
@@ -211,17 +211,12 @@ class LazyGreedy:
             int(self.priority[tied[room]]) if room < len(tied) else len(self.bounds),
         )
 
-    def _leaders(
-        self, bounds: NDArray[np.float64], among: NDArray[np.bool_], top: int
-    ) -> NDArray[np.intp]:
-        """The `BATCH` highest bounds of the pool `among` those marked; `top` always."""
-        ranked = np.where(among & (bounds > 0), bounds, -np.inf)
-        ranked[top] = np.inf
-        if len(ranked) > BATCH:
-            places = np.argpartition(ranked, -BATCH)[-BATCH:]
-        else:
-            places = np.arange(len(ranked))
-        leaders: NDArray[np.intp] = self.pool[places[ranked[places] > 0]]
+    def _leaders(self, bounds: NDArray[np.float64], among: NDArray[np.bool_]) -> NDArray[np.intp]:
+        """The up to `BATCH` highest bounds above 0 of those of the pool that are marked."""
+        places = np.flatnonzero(among & (bounds > 0))
+        if len(places) > BATCH:
+            places = places[np.argpartition(bounds[places], -BATCH)[-BATCH:]]
+        leaders: NDArray[np.intp] = self.pool[places]
         return leaders
 
     def _refresh(self, batch: NDArray[np.intp]) -> None:

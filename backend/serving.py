@@ -26,6 +26,8 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
             "timeout": 120,
             "graceful_timeout": 30,
             "loglevel": self._settings.log_level.lower(),
+            # Nothing is written outside of DATA_DIR.
+            "control_socket_disable": True,
         }
         for name, value in options.items():
             self.cfg.set(name, value)

@@ -123,7 +123,7 @@ def entropy(class_scores: ArrayLike) -> Vector:
     bits = np.zeros_like(best)
     for p in (best, 1 - best):
         bits -= p * np.log2(p, out=np.zeros_like(p), where=p > 0)
-    # Rounding may leave the last bit above 1 near p = 0.5.
+    # Not every platform's log2 rounds so well that p near 0.5 stays within 1 bit.
     return np.minimum(bits, 1.0)
 
 

@@ -157,9 +157,10 @@ def _environment(data_dir: Path, files_root: Path, email: str, password: str) ->
         "FEATURE_FLAGS_OFFLINE": "true",
         "LOCAL_FILES_SERVING_ENABLED": "true",
         "LOCAL_FILES_DOCUMENT_ROOT": str(files_root),
-        # Since 1.23 a backend on a private or loopback address is refused without this.
-        "ML_BLOCK_LOCAL_IP": "false",
-        "SSRF_PROTECTION_ENABLED": "false",
+        # Since 1.23 Label Studio calls no backend and no webhook on a private or loopback address,
+        # unless told to. The link-local range stays closed: clouds keep secrets there.
+        "USE_DEFAULT_BANNED_SUBNETS": "false",
+        "USER_ADDITIONAL_BANNED_SUBNETS": "169.254.0.0/16",
         "LOG_LEVEL": "WARNING",
     }
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("LABEL_STUDIO_")}

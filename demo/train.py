@@ -19,9 +19,9 @@ from demo.scene import BALANCED, CLASSES, POOL, TRAINING, Mix, generate, write_f
 WEIGHTS = Path(__file__).parent / "weights"
 WORK = Path(__file__).parent.parent / "var" / "demo-train"
 
-IMAGE_SIDE = 320
-EPOCHS = 30
-WIDTH_MULTIPLE = 0.15
+IMAGE_SIDE = 256
+EPOCHS = 12
+WIDTH_MULTIPLE = 0.125
 
 # The demo's pool has seed 1; training must not see it.
 SETS: dict[str, tuple[int, int, Mix]] = {
@@ -88,15 +88,17 @@ def train_detector() -> None:
         sketch = WORK / "yolo11n-narrow.yaml"
         sketch.write_text(yaml.safe_dump(layout))
         model, resume = YOLO(str(sketch), task="detect"), False
+    model.add_callback("on_model_save", lambda _: strip_detector(last, WEIGHTS / "detector.pt"))
     model.train(
         data=str(WORK / "data.yaml"),
         resume=resume,
         imgsz=IMAGE_SIDE,
         rect=True,
         epochs=EPOCHS,
-        batch=16,
+        batch=8,
+        nbs=8,
         optimizer="AdamW",
-        lr0=0.002,
+        lr0=0.0015,
         cos_lr=True,
         warmup_epochs=1,
         fliplr=0.5,
@@ -114,7 +116,6 @@ def train_detector() -> None:
         name="detector",
         exist_ok=True,
     )
-    strip_detector(last, WEIGHTS / "detector.pt")
 
 
 def strip_detector(trained: Path, to: Path) -> None:

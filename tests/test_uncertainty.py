@@ -60,6 +60,7 @@ def test_no_boxes_give_no_utilities(name, classes):
         ([0.0, 0.75], 0.25, 0.5, 0.8112781244591328),
         ([0.8, 0.6], 0.2, 0.75, 0.7219280948873623),  # the other class is the closer rival
         ([0.8, 0.1], 0.2, 0.4, 0.7219280948873623),  # background is the closer rival
+        ([0.25, 0.2], 0.75, 0.8, 0.8112781244591328),  # the other class, of a faint box
         ([0.9, 0.9], 0.1, 1.0, 0.4689955935892812),  # two classes share the box
         ([0.0, 0.0], 1.0, 0.0, 0.0),  # nothing at all: no class margin, certain background
         ([0.75], 0.25, 0.5, 0.8112781244591328),  # one class: no second
@@ -263,6 +264,11 @@ def test_an_empty_image_is_neither_most_nor_least_certain(floor, share, aggregat
     assert all(0 < number < 1 for number in numbers(image))
 
 
+def test_boxes_at_the_floor_count():
+    scores = score_image([[0.1], [0.1]], peak_score=0.1, floor=0.1, aggregation="sum")
+    assert scores.lowest_confidence == pytest.approx(1 - 1.8 / 2.8)
+
+
 def test_only_a_peak_of_0_makes_an_empty_image_certain():
     assert numbers(score_image(np.empty((0, 3)), peak_score=0.0, floor=0.1)) == [1.0, 1.0, 1.0]
 
@@ -330,6 +336,14 @@ def test_combine_by_hand():
     assert combine(scores, {"entropy": 1}).tolist() == [0.0, 1.0, 0.5]
     assert combine(scores, {"entropy": 1, "margin_sampling": 0}).tolist() == [0.0, 1.0, 0.5]
     assert combine({"entropy": []}, {"entropy": 1}).shape == (0,)
+
+
+def test_the_combination_stays_in_range_whatever_the_weights():
+    certain = {name: np.ones(1) for name in MEASURES}
+    # Shares that add up to a little more than 1, and weights whose sum overflows.
+    for weights in ([1, 1, 7], [1.7e308, 1.7e308, 1.7e308], [5e-324, 5e-324, 0]):
+        combined = combine(certain, dict(zip(MEASURES, weights, strict=True)))
+        assert combined.tolist() == [1.0]
 
 
 weighted = st.dictionaries(

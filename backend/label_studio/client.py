@@ -348,14 +348,7 @@ class Studio:
             reraise=True,
         )
         with self._speaking(doing, project_id):
-            response = again(self._get_once, f"{self.url}{path}", params)
-            try:
-                return response.json()
-            except ValueError:
-                raise LabelStudioError(
-                    f"{self.url} answered something that is not Label Studio's ({doing}): "
-                    "correct LABEL_STUDIO_URL"
-                ) from None
+            return again(self._get_once, f"{self.url}{path}", params).json()
 
     def _get_once(self, url: str, params: Mapping[str, Any] | None) -> httpx.Response:
         response = self._http.get(url, params=params)

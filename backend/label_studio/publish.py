@@ -11,15 +11,17 @@ Steps, in order: `imported`, `checked`, `switched`, `confirmed`, `cleaned`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from backend.errors import LabelStudioError, PublishError
+from backend.errors import LabelStudioError, PublishError, UnreachableError
 from backend.label_studio.client import UNCERTAINTY_SAMPLING, Studio
 from backend.label_studio.transport import RefusedError, one_line
 from backend.label_studio.versions import GRACE, fresh_version, is_ours, stale_versions
@@ -46,6 +48,9 @@ READ_BACK_LIMIT = 20_000
 SAMPLE = 12
 
 ATTEMPTS = 3
+
+# How long an import that ended without an answer is waited for.
+ARRIVAL_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -213,19 +218,13 @@ def _import_and_check(
     done = 0
     for batch in _batches(rows):
         try:
-            created = studio.import_predictions(project_id, batch)
+            _import_batch(studio, project_id, batch, version, done)
         except RefusedError as error:
             gone = _gone(studio, project_id, items) if error.status == 400 else set()
             if gone:
                 return gone
             raise PublishError(f"{error}. The old order still stands") from None
-        if created != len(batch):
-            raise PublishError(
-                f"Label Studio made {created} of {len(batch)} predictions of {version}: it "
-                "drops those that do not fit the label config. The old order still stands; "
-                "`doctor` compares the label config with the model"
-            )
-        done += created
+        done += len(batch)
         if on_progress is not None:
             on_progress(done, len(rows))
     on_step("imported")
@@ -233,6 +232,53 @@ def _import_and_check(
     if not gone:
         on_step("checked")
     return gone
+
+
+def _import_batch(
+    studio: Studio,
+    project_id: int,
+    batch: Sequence[dict[str, Any]],
+    version: str,
+    done: int,
+) -> None:
+    """Import one batch, once, after `done` predictions of that version."""
+    try:
+        created = studio.import_predictions(project_id, batch)
+    except RefusedError as error:
+        if error.status == 413 and len(batch) > 1:  # too large for a proxy: nothing was made
+            half = len(batch) // 2
+            _import_batch(studio, project_id, batch[:half], version, done)
+            _import_batch(studio, project_id, batch[half:], version, done + half)
+            return
+        if error.status < 500 or not _arrived(studio, project_id, version, done + len(batch)):
+            raise
+        return
+    except UnreachableError:
+        if not _arrived(studio, project_id, version, done + len(batch)):
+            raise
+        return
+    if created != len(batch):
+        raise PublishError(
+            f"Label Studio made {created} of {len(batch)} predictions of {version}: it drops those "
+            "that do not fit the label config. The old order still stands; `doctor` compares the "
+            "label config with the model"
+        )
+
+
+def _arrived(studio: Studio, project_id: int, version: str, expected: int) -> bool:
+    """Whether an import that ended without an answer was done all the same.
+
+    Label Studio makes the predictions and then recounts the project's tasks, which may outlast the
+    patience of a proxy: the predictions are there, and the answer never comes.
+    """
+    deadline = time.monotonic() + ARRIVAL_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(LabelStudioError):
+            if studio.model_versions(project_id).get(version, 0) == expected:
+                logger.warning("Label Studio imported a batch without saying so; going on")
+                return True
+        time.sleep(ARRIVAL_S / 12)
+    return False
 
 
 def _rows(items: Sequence[RankedTask], version: str) -> list[dict[str, Any]]:

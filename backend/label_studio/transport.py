@@ -6,6 +6,7 @@ One place turns what httpx and the SDK raise into `UnreachableError`, `AccessErr
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -62,6 +63,8 @@ def speaking_to(
             _body(error.response),
             error.response.headers,
         ) from None
+    except json.JSONDecodeError:
+        raise _foreign(url, doing) from None
     except httpx.TimeoutException:
         raise UnreachableError(
             f"Label Studio at {url} did not answer in time ({doing}): it is overloaded, or a proxy "
@@ -110,11 +113,14 @@ def _from_status(
             "that answers without a redirect"
         )
     if 200 <= status < 300:
-        return LabelStudioError(
-            f"{url} answered something that is not Label Studio's ({doing}): "
-            "correct LABEL_STUDIO_URL"
-        )
+        return _foreign(url, doing)
     return RefusedError(f"Label Studio refused {doing} ({status}): {_detail(body)}", status)
+
+
+def _foreign(url: str, doing: str) -> LabelStudioError:
+    return LabelStudioError(
+        f"{url} answered something that is not Label Studio's ({doing}): correct LABEL_STUDIO_URL"
+    )
 
 
 def _body(response: httpx.Response) -> Any:

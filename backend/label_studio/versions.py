@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import threading
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 
@@ -13,17 +14,29 @@ PREFIX = "hf-"
 # before its order was deleted cannot submit it. A replaced order therefore stays this long.
 GRACE = timedelta(hours=1)
 
+_clock = threading.Lock()
+_last = datetime.min.replace(tzinfo=timezone.utc)
+
 
 def fresh_version(detector_version: str = "") -> str:
-    """A version name never used before: `hf-20261122-101500-123-1a2b3c4d-DETECTOR`.
+    """A version name never used before: `hf-20261122-101500-123-1a2b-DETECTOR`.
 
-    Names sort by the moment they were made (UTC); the random part keeps two of the same
-    millisecond apart. Of `detector_version` the first 8 letters and digits are kept.
+    Names sort by the moment they were made (UTC); those of one process never share a millisecond,
+    and the random part keeps those of two processes apart. Of `detector_version` the first 8
+    letters and digits are kept.
     """
-    now = datetime.now(timezone.utc)
-    stamp = f"{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03d}"
+    moment = _own_millisecond()
+    stamp = f"{moment:%Y%m%d-%H%M%S}-{moment.microsecond // 1000:03d}"
     detector = re.sub(r"[^0-9A-Za-z]", "", detector_version)[:8]
-    return "-".join(part for part in (f"{PREFIX}{stamp}", secrets.token_hex(4), detector) if part)
+    return "-".join(part for part in (f"{PREFIX}{stamp}", secrets.token_hex(2), detector) if part)
+
+
+def _own_millisecond() -> datetime:
+    """Now, or one millisecond after the last answer if that is later."""
+    global _last
+    with _clock:
+        _last = max(datetime.now(timezone.utc), _last + timedelta(milliseconds=1))
+        return _last
 
 
 def is_ours(version: str) -> bool:

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from backend.label_studio.doctor import diagnose, examine
+from backend.label_studio.protocol import WebhookEvent, parse_webhook
 from backend.label_studio.publish import RankedTask, fresh_version, publish
 from backend.label_studio.tabs import ORDERING, TITLE, ensure_tab, find_tab
 from backend.settings import load_settings
@@ -159,6 +160,22 @@ def test_what_label_studio_makes_of_odd_answers(studio, make_project, owner, web
     retrieve(owner, project)
 
     assert sum(studio.model_versions(project.id).values()) == created
+
+
+def test_label_studio_makes_a_webhook_and_reports_annotations(make_project, owner, web):
+    project = make_project(tasks=1)
+    be_a_backend(web, "v1")
+    heard = []
+
+    def hear(handler):
+        heard.append(parse_webhook(json.loads(handler.body)))
+        reply(handler, 200, b"{}", Content_Type="application/json")
+
+    web.answers["/webhook"] = hear
+    connect(owner, project, web)
+    owner.submit(owner.next_task(project.id))
+
+    assert WebhookEvent("ANNOTATION_CREATED", project.id, tuple(project.task_ids)) in heard
 
 
 def findings_by_check(findings):

@@ -105,9 +105,9 @@ def test_a_dead_token_is_no_fault_of_the_image(label_studio, make_project, studi
     upload(owner, project)
     uri = next(studio.tasks(project.id)).data["image"]
     wrong = label_studio.admin.personal_token[:-4] + "AAAA"
-    with contextlib.closing(ImageSource(label_studio.url, TokenAuth(label_studio.url, wrong))) as s:
-        with pytest.raises(AccessError, match="personal access token"):
-            s.fetch(uri)
+    source = ImageSource(label_studio.url, TokenAuth(label_studio.url, wrong))
+    with contextlib.closing(source), pytest.raises(AccessError, match="personal access token"):
+        source.fetch(uri)
 
 
 def source_of(answer, **options):
@@ -225,9 +225,9 @@ class Dripping(httpx.SyncByteStream):
 def test_a_server_that_hangs(web):
     wait = threading.Event()
     web.answers["/slow.png"] = lambda handler: wait.wait(5)
-    with contextlib.closing(ImageSource(STUDIO, None, timeout=0.2, retries=0)) as source:
-        with pytest.raises(ImageError, match="did not come within"):
-            source.fetch(f"{web.url}/slow.png")
+    source = ImageSource(STUDIO, None, timeout=0.2, retries=0)
+    with contextlib.closing(source), pytest.raises(ImageError, match="did not come within"):
+        source.fetch(f"{web.url}/slow.png")
     wait.set()
 
 
@@ -253,9 +253,9 @@ def test_a_body_cut_short_is_tried_again(web):
 
 
 def test_no_server_at_all():
-    with contextlib.closing(ImageSource("http://127.0.0.1:9", None, retries=1)) as source:
-        with pytest.raises(ImageError, match="cannot be fetched"):
-            source.fetch("/data/upload/1/a.png")
+    source = ImageSource("http://127.0.0.1:9", None, retries=1)
+    with contextlib.closing(source), pytest.raises(ImageError, match="cannot be fetched"):
+        source.fetch("/data/upload/1/a.png")
 
 
 def test_data_uris():

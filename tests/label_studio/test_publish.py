@@ -13,8 +13,8 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from backend.errors import PublishError
-from backend.label_studio.client import UNCERTAINTY_SAMPLING
+from backend.errors import PublishError, UnreachableError
+from backend.label_studio.client import UNCERTAINTY_SAMPLING, Studio
 from backend.label_studio.publish import (
     RankedTask,
     fresh_version,
@@ -23,6 +23,7 @@ from backend.label_studio.publish import (
     rank_score,
     restore_order,
 )
+from backend.label_studio.transport import RefusedError
 from backend.label_studio.versions import made_at, stale_versions
 
 BOX = {
@@ -164,7 +165,7 @@ def publish_and_die(label_studio, project_id, order, version, step):
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-@pytest.mark.parametrize("step", ["imported", "checked", "switched"])
+@pytest.mark.parametrize("step", ["imported", "switched"])
 def test_killed_anywhere_leaves_one_order_or_the_other(
     label_studio, studio, make_project, owner, step
 ):
@@ -281,6 +282,53 @@ def test_large_orders_travel_in_several_requests(studio, make_project, monkeypat
     assert seen == [(2, 5), (4, 5), (5, 5)]
     scores = {p.task_id: p.score for p in studio.predictions_of(project.id, published.version)}
     assert scores == {t: rank_score(rank, 5) for rank, t in enumerate(project.task_ids)}
+
+
+class Proxied(Studio):
+    """A Label Studio behind a proxy that fails imports in the way `fail` says."""
+
+    def __init__(self, label_studio, fail):
+        super().__init__(label_studio.url, label_studio.admin.personal_token, retries=0)
+        self.fail = fail
+
+    def import_predictions(self, project_id, items):
+        return self.fail(super().import_predictions, project_id, items)
+
+
+def answer_lost(send, project_id, items):
+    send(project_id, items)
+    raise UnreachableError("the proxy lost patience")
+
+
+def nothing_sent(send, project_id, items):
+    raise RefusedError("bad gateway", 502)
+
+
+def at_most_two(send, project_id, items):
+    if len(items) > 2:
+        raise RefusedError("too large", 413)
+    return send(project_id, items)
+
+
+@pytest.mark.parametrize("fail", [answer_lost, at_most_two])
+def test_proxies_are_coped_with(label_studio, make_project, monkeypatch, fail):
+    monkeypatch.setattr("backend.label_studio.publish.BATCH_ITEMS", 4)
+    project = make_project(tasks=7)
+    with Proxied(label_studio, fail) as studio:
+        published = publish(studio, project.id, ranked(project.task_ids), version=fresh_version())
+
+        assert published.count == 7
+        assert studio.model_versions(project.id) == {published.version: 7}
+        assert is_order_live(studio, project.id, published.version)
+
+
+def test_an_import_that_never_arrives_switches_nothing(label_studio, make_project, monkeypatch):
+    monkeypatch.setattr("backend.label_studio.publish.ARRIVAL_S", 0.2)
+    project = make_project(tasks=2)
+    with Proxied(label_studio, nothing_sent) as studio:
+        with pytest.raises(PublishError, match="bad gateway"):
+            publish(studio, project.id, ranked(project.task_ids), version=fresh_version())
+        assert studio.project(project.id).model_version == ""
 
 
 def test_the_title_trap_is_repaired(studio, make_project, owner, web):

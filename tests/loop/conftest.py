@@ -1,0 +1,153 @@
+"""The demo's models and pictures, in the real Label Studio, driven as a user drives them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend.loop.store import Store
+from backend.settings import Settings, load_settings
+from demo.run import label_config
+from demo.scene import CLASSES, Frame, generate
+from demo.studio_server import StudioServer
+from tests.label_studio.conftest import Person, WebServer, reply
+
+ROOT = Path(__file__).parent.parent.parent
+WEIGHTS = ROOT / "demo" / "weights"
+MODELS = {
+    "MODEL": "detector.pt",
+    "MODEL_DIR": str(WEIGHTS),
+    "CLIP_MODEL": "encoder.json",
+    "CLIP_PRETRAINED": "encoder.pt",
+    "DEVICE": "cpu",
+}
+CONFIG = label_config(CLASSES)
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models are converted for this machine once for all tests."""
+    return tmp_path_factory.mktemp("exports")
+
+
+@pytest.fixture(scope="session")
+def frames() -> list[Frame]:
+    """Some of the demo's pool: a few sequences of near-duplicates and some singles."""
+    return list(generate(36, seed=1))
+
+
+@dataclass
+class Command:
+    """`python -m backend`, in a process of its own, against one Label Studio and one store."""
+
+    environment: dict[str, str]
+
+    def start(self, *arguments: object) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "backend", *map(str, arguments)],
+            env=self.environment,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: object, status: int = 0) -> tuple[str, str]:
+        process = self.start(*arguments)
+        output, errors = process.communicate(timeout=240)
+        assert process.returncode == status, (output, errors)
+        return output, errors
+
+    def json(self, *arguments: object) -> dict[str, Any]:
+        answer = json.loads(self.run(*arguments, "--json")[0])
+        assert isinstance(answer, dict)
+        return answer
+
+    @property
+    def store(self) -> Store:
+        return Store(f"sqlite:///{self.environment['DATA_DIR']}/store.sqlite3")
+
+
+@pytest.fixture
+def environment(label_studio: StudioServer, tmp_path: Path, exports: Path) -> dict[str, str]:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "exports").symlink_to(exports)
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name.lower() not in Settings.model_fields
+    }
+    return {
+        **inherited,
+        **MODELS,
+        "LABEL_STUDIO_URL": label_studio.url,
+        "LABEL_STUDIO_API_KEY": label_studio.admin.personal_token,
+        "DATA_DIR": str(data),
+        "PYTHONWARNINGS": "default",
+    }
+
+
+@pytest.fixture
+def command(environment: dict[str, str]) -> Command:
+    return Command(environment)
+
+
+@pytest.fixture
+def settings(environment: dict[str, str]) -> Settings:
+    names = {name.lower(): value for name, value in environment.items()}
+    return load_settings(**{k: v for k, v in names.items() if k in Settings.model_fields})
+
+
+@pytest.fixture(scope="session")
+def owner(label_studio: StudioServer) -> Iterator[Person]:
+    person = Person(label_studio.url, label_studio.admin)
+    with person.http:
+        yield person
+
+
+@pytest.fixture(scope="session")
+def annotators(label_studio: StudioServer) -> Iterator[list[Person]]:
+    people = [
+        Person(label_studio.url, label_studio.add_user(f"loop-annotator{i}@example.com"))
+        for i in (1, 2)
+    ]
+    yield people
+    for person in people:
+        person.http.close()
+
+
+@pytest.fixture
+def web() -> Iterator[WebServer]:
+    server = WebServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def make_project(
+    owner: Person, web: WebServer, frames: list[Frame]
+) -> Callable[..., tuple[int, list[int]]]:
+    """Make a project whose images a web server on loopback serves; returns its id and task ids."""
+
+    def make(files: dict[str, bytes] | None = None, config: str = CONFIG) -> tuple[int, list[int]]:
+        served = files or {f"{frame.name}.jpg": frame.jpeg for frame in frames}
+        for name, content in served.items():
+            web.answers[f"/{name}"] = lambda handler, body=content: reply(handler, 200, body)
+        project = owner.call(
+            "POST", "/api/projects/", json={"title": "Line 1", "label_config": config}
+        )["id"]
+        rows = [{"data": {"image": f"{web.url}/{name}"}} for name in served]
+        owner.call("POST", f"/api/projects/{project}/import", json=rows)
+        listed = owner.call("GET", f"/api/tasks/?project={project}&fields=task_only&page_size=1000")
+        return project, sorted(task["id"] for task in listed["tasks"])
+
+    return make

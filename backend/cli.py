@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import unquote
 
 import typer
 from rich.console import Console
@@ -195,15 +196,16 @@ def _progress() -> Iterator[Any]:
 
 
 def _print_queue(rows: list[dict[str, Any]], most: int = 10) -> None:
-    table = Table(title=f"first {min(most, len(rows))} of the queue (lower score = more uncertain)")
-    for column in ("rank", "task", "uncertainty", "lowest conf.", "margin", "entropy", "image"):
-        table.add_column(column, justify="left" if column == "image" else "right", overflow="fold")
+    table = Table(title=f"first {min(most, len(rows))} of the queue (lower = more uncertain)")
+    for column in ("rank", "task", "uncertainty", "lowest conf.", "margin", "entropy"):
+        table.add_column(column, justify="right")
+    table.add_column("image", overflow="ellipsis", no_wrap=True)
     for row in rows[:most]:
         table.add_row(
             str(row["rank"]),
             str(row["image_id"]),
             f"{row['uncertainty_score']:.3f}",
             *(f"{value:.3f}" for value in row["scores"].values()),
-            row["thumbnail"] or "",
+            unquote((row["thumbnail"] or "").rsplit("/", 1)[-1]),
         )
     _output.print(table)

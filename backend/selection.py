@@ -135,7 +135,7 @@ class LazyGreedy:
         priority: (N,) a permutation of 0..N-1. Of candidates with equal gains the lowest wins.
         references: (R, D) gridded unit rows that count as chosen from the start, R > 0.
         picks: how many calls of `take` there will be, at most.
-        eligible: (N,) which candidates may be chosen; all where None.
+        eligible: (N,) which candidates may be chosen.
     """
 
     def __init__(

@@ -11,18 +11,16 @@ Steps, in order: `imported`, `checked`, `switched`, `confirmed`, `cleaned`.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from backend.errors import LabelStudioError, PublishError, UnreachableError
+from backend.errors import LabelStudioError, PublishError
 from backend.label_studio.client import UNCERTAINTY_SAMPLING, Studio
+from backend.label_studio.importing import import_rows
 from backend.label_studio.transport import RefusedError, one_line
 from backend.label_studio.versions import GRACE, fresh_version, is_ours, stale_versions
 
@@ -38,19 +36,11 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# Every import makes Label Studio recount all tasks of the project: few large calls. Proxies in
-# front of it end requests that are too large (nginx: 200 MB) or too long (often 90 s).
-BATCH_ITEMS = 5_000
-BATCH_BYTES = 16_000_000
-
 # Reading all predictions back costs about 0.4 ms each; above this many, a sample is read instead.
 READ_BACK_LIMIT = 20_000
 SAMPLE = 12
 
 ATTEMPTS = 3
-
-# How long an import that ended without an answer is waited for.
-ARRIVAL_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -127,26 +117,9 @@ def publish(
     """
     _check_arguments(items, version)
     replaced = studio.project(project_id).model_version
-    wanted = list(items)
-    vanished: list[int] = []
-    name = version
-    for attempt in range(1, ATTEMPTS + 1):
-        name = version if attempt == 1 else f"{version}-try{attempt}"
-        gone = _import_and_check(studio, project_id, wanted, name, on_progress, on_step)
-        if not gone:
-            break
-        vanished += sorted(gone)
-        wanted = [item for item in wanted if item.task_id not in gone]
-        if not wanted:
-            raise PublishError(
-                f"All tasks of the order were deleted from project {project_id}: rank it anew"
-            )
-        logger.warning("%d ranked tasks were deleted in Label Studio; publishing anew", len(gone))
-    else:
-        raise PublishError(
-            f"Tasks of project {project_id} keep being deleted while an order is published; the "
-            "old order still stands: publish again when the deletions are over"
-        )
+    name, wanted, vanished = _import_existing(
+        studio, project_id, items, version, on_progress, on_step
+    )
     _switch(studio, project_id, name, on_step)
     removed, left_over = _clean_up(studio, project_id, live=name, replaced=replaced, grace=grace)
     on_step("cleaned")
@@ -203,6 +176,39 @@ def _check_arguments(items: Sequence[RankedTask], version: str) -> None:
         raise PublishError(f"Task {twice[0]} is ranked twice: rank every task once")
 
 
+def _import_existing(
+    studio: Studio,
+    project_id: int,
+    items: Sequence[RankedTask],
+    version: str,
+    on_progress: Callable[[int, int], None] | None,
+    on_step: Callable[[str], None],
+) -> tuple[str, list[RankedTask], list[int]]:
+    """Import and check, anew without the tasks that turn out to be deleted.
+
+    Returns:
+        The version that is complete, its items, and the deleted tasks.
+    """
+    wanted = list(items)
+    vanished: list[int] = []
+    for attempt in range(1, ATTEMPTS + 1):
+        name = version if attempt == 1 else f"{version}-try{attempt}"
+        gone = _import_and_check(studio, project_id, wanted, name, on_progress, on_step)
+        if not gone:
+            return name, wanted, vanished
+        vanished += sorted(gone)
+        wanted = [item for item in wanted if item.task_id not in gone]
+        if not wanted:
+            raise PublishError(
+                f"All tasks of the order were deleted from project {project_id}: rank it anew"
+            )
+        logger.warning("%d ranked tasks were deleted in Label Studio; publishing anew", len(gone))
+    raise PublishError(
+        f"Tasks of project {project_id} keep being deleted while an order is published; the old "
+        "order still stands: publish again when the deletions are over"
+    )
+
+
 def _import_and_check(
     studio: Studio,
     project_id: int,
@@ -215,70 +221,18 @@ def _import_and_check(
     if studio.model_versions(project_id).get(version, 0):
         raise PublishError(f"Version {version} exists already: take a new one from fresh_version()")
     rows = _rows(items, version)
-    done = 0
-    for batch in _batches(rows):
-        try:
-            _import_batch(studio, project_id, batch, version, done)
-        except RefusedError as error:
-            gone = _gone(studio, project_id, items) if error.status == 400 else set()
-            if gone:
-                return gone
-            raise PublishError(f"{error}. The old order still stands") from None
-        done += len(batch)
-        if on_progress is not None:
-            on_progress(done, len(rows))
+    try:
+        import_rows(studio, project_id, rows, version, on_progress)
+    except RefusedError as error:
+        gone = _gone(studio, project_id, items) if error.status == 400 else set()
+        if gone:
+            return gone
+        raise PublishError(f"{error}. The old order still stands") from None
     on_step("imported")
     gone = _check(studio, project_id, rows, version)
     if not gone:
         on_step("checked")
     return gone
-
-
-def _import_batch(
-    studio: Studio,
-    project_id: int,
-    batch: Sequence[dict[str, Any]],
-    version: str,
-    done: int,
-) -> None:
-    """Import one batch, once, after `done` predictions of that version."""
-    try:
-        created = studio.import_predictions(project_id, batch)
-    except RefusedError as error:
-        if error.status == 413 and len(batch) > 1:  # too large for a proxy: nothing was made
-            half = len(batch) // 2
-            _import_batch(studio, project_id, batch[:half], version, done)
-            _import_batch(studio, project_id, batch[half:], version, done + half)
-            return
-        if error.status < 500 or not _arrived(studio, project_id, version, done + len(batch)):
-            raise
-        return
-    except UnreachableError:
-        if not _arrived(studio, project_id, version, done + len(batch)):
-            raise
-        return
-    if created != len(batch):
-        raise PublishError(
-            f"Label Studio made {created} of {len(batch)} predictions of {version}: it drops those "
-            "that do not fit the label config. The old order still stands; `doctor` compares the "
-            "label config with the model"
-        )
-
-
-def _arrived(studio: Studio, project_id: int, version: str, expected: int) -> bool:
-    """Whether an import that ended without an answer was done all the same.
-
-    Label Studio makes the predictions and then recounts the project's tasks, which may outlast the
-    patience of a proxy: the predictions are there, and the answer never comes.
-    """
-    deadline = time.monotonic() + ARRIVAL_S
-    while time.monotonic() < deadline:
-        with contextlib.suppress(LabelStudioError):
-            if studio.model_versions(project_id).get(version, 0) == expected:
-                logger.warning("Label Studio imported a batch without saying so; going on")
-                return True
-        time.sleep(ARRIVAL_S / 12)
-    return False
 
 
 def _rows(items: Sequence[RankedTask], version: str) -> list[dict[str, Any]]:
@@ -291,21 +245,6 @@ def _rows(items: Sequence[RankedTask], version: str) -> list[dict[str, Any]]:
         }
         for rank, item in enumerate(items)
     ]
-
-
-def _batches(rows: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Cut into requests of at most BATCH_ITEMS rows and about BATCH_BYTES bytes."""
-    batch: list[dict[str, Any]] = []
-    size = 0
-    for row in rows:
-        weight = len(json.dumps(row))
-        if batch and (len(batch) >= BATCH_ITEMS or size + weight > BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(row)
-        size += weight
-    if batch:
-        yield batch
 
 
 def _gone(studio: Studio, project_id: int, items: Sequence[RankedTask]) -> set[int]:

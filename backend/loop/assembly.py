@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 
 from backend.errors import StoreError, WeightsError
@@ -40,14 +40,15 @@ def build_round(settings: Settings) -> Iterator[Round]:
     Raises:
         HardestFirstError: Label Studio, the store or the weights are not usable.
     """
-    store = Store.from_settings(settings)
-    try:
-        with Studio.from_settings(settings) as studio:
-            # Asked before the models are loaded: a wrong token then fails at once.
-            studio.whoami()
-            yield Round(settings, studio, store, build_scorer(settings, store))
-    finally:
-        store.close()
+    with ExitStack() as opened:
+        store = Store.from_settings(settings)
+        opened.callback(store.close)
+        studio = opened.enter_context(Studio.from_settings(settings))
+        # Asked before the models are loaded: a wrong token then fails at once.
+        studio.whoami()
+        scorer = build_scorer(settings, store)
+        opened.callback(scorer.close)
+        yield Round(settings, studio, store, scorer)
 
 
 def read_queue(settings: Settings, project_id: int) -> RoundReport:

@@ -55,8 +55,9 @@ class OrderKeeper:
             live = self._store.publication(project_id)
             if live is None:
                 return
-            studio = Studio.from_settings(self._settings)
-            if not restore_order(studio, project_id, live.model_version):
+            with Studio.from_settings(self._settings) as studio:
+                served = restore_order(studio, project_id, live.model_version)
+            if not served:
                 logger.warning(
                     "project %s does not serve its published order %s: "
                     "run `python -m backend doctor %s`",

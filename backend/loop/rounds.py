@@ -129,7 +129,7 @@ class Round:
         order = self._rank(project_id, columns, tasks)
         report = self._report(project_id, scoring, order, tasks, label_map)
         if publish:
-            self._check_rankable(project, tasks, order)
+            self._check_rankable(project, tasks, order, scoring)
             chosen = order if self._settings.publish == "all" else report.queue
             report.model_version = self._publish(
                 project, chosen, label_map, partial(on_progress, "publishing")
@@ -200,7 +200,11 @@ class Round:
         )
 
     def _check_rankable(
-        self, project: ProjectInfo, tasks: Sequence[TaskRef], order: Sequence[RankedTask]
+        self,
+        project: ProjectInfo,
+        tasks: Sequence[TaskRef],
+        order: Sequence[RankedTask],
+        scoring: ScoringReport,
     ) -> None:
         if order:
             return
@@ -209,8 +213,9 @@ class Round:
         elif all(task.is_labeled for task in tasks):
             remedy = "every task is labelled; import more images, or you are done"
         else:
-            remedy = "none of its unlabelled images could be scored; the skipped list says why"
-        raise HardestFirstError(f"Project {project.id} has nothing to rank: {remedy}.")
+            reason = next(iter(scoring.skipped.values()), "unknown")
+            remedy = f"none of its unlabelled images could be scored, the first because: {reason}"
+        raise HardestFirstError(f"Project {project.id} has nothing to rank: {remedy}")
 
     def _publish(
         self,

@@ -66,6 +66,10 @@ class Scorer:
         self._source = source
         store.save_detector(self.detector_version, self.class_names)
 
+    def close(self) -> None:
+        """Close the connections to where images are."""
+        self._source.close()
+
     @property
     def detector_version(self) -> str:
         """What identifies the detector in the store."""

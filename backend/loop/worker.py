@@ -92,14 +92,12 @@ class ScoringWorker:
         except Exception as error:
             logger.error("the models cannot be loaded: %s", error)
             self._loaded.set_exception(error)
-        else:
-            self._loaded.set_result(scorer.detector_version)
-        while True:
-            batch = self._next_batch()
-            if batch is None:
-                return
+            while (batch := self._next_batch()) is not None:
+                _finish(batch, f"the models cannot be loaded: {error}")
+            return
+        self._loaded.set_result(scorer.detector_version)
+        while (batch := self._next_batch()) is not None:
             try:
-                self._loaded.result()
                 self._score(scorer, batch)
             except HardestFirstError as error:
                 _finish(batch, str(error))
@@ -107,6 +105,7 @@ class ScoringWorker:
                 # The worker must outlive any one batch: the next request needs it.
                 logger.exception("scoring a batch failed")
                 _finish(batch, "scoring failed; the backend's log holds the details")
+        scorer.close()
 
     def _next_batch(self) -> list[_Request] | None:
         batch: list[_Request] = []

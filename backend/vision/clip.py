@@ -24,6 +24,7 @@ _REMEDIES = (
     "put a checkpoint into MODEL_DIR and set CLIP_PRETRAINED to its name, "
     "or set ENCODER=detector, which needs no CLIP weights"
 )
+_HUB_FILE_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 @dataclass(frozen=True)
@@ -32,17 +33,15 @@ class ClipWeights:
 
     Args:
         architecture: name that open_clip knows it by.
-        pretrained: what open_clip is given to load it: a tag, or the path of the file.
         file: the checkpoint.
+        tag: what open_clip knows of a published checkpoint (its preprocessing); else empty.
         version: hash of the checkpoint and of the architecture.
-        cache_dir: where tags are kept once downloaded.
     """
 
     architecture: str
-    pretrained: str
     file: Path
+    tag: dict[str, Any]
     version: str
-    cache_dir: Path
 
 
 class ClipEncoder:
@@ -125,8 +124,8 @@ def find_clip(architecture: str, pretrained: str, model_dir: Path) -> ClipWeight
     """
     import open_clip
 
-    cache_dir = model_dir / "open_clip"
     config = ""
+    tag: dict[str, Any] = {}
     if architecture.endswith(".json"):
         path = inside(architecture, model_dir, setting="CLIP_MODEL")
         architecture, config = _register(path), content_hash(path) if path.is_file() else ""
@@ -136,7 +135,8 @@ def find_clip(architecture: str, pretrained: str, model_dir: Path) -> ClipWeight
             "ViT-B-32), nor the .json file of one in MODEL_DIR"
         )
     if open_clip.pretrained.is_pretrained_cfg(architecture, pretrained):
-        file = _fetch(architecture, pretrained, cache_dir)
+        tag = open_clip.get_pretrained_cfg(architecture, pretrained)
+        file = _fetch(tag, f"{architecture} / {pretrained}", model_dir / "open_clip")
     else:
         file = inside(pretrained, model_dir, setting="CLIP_PRETRAINED")
         if not file.is_file():
@@ -144,9 +144,8 @@ def find_clip(architecture: str, pretrained: str, model_dir: Path) -> ClipWeight
                 f"CLIP_PRETRAINED={pretrained} is neither a tag of {architecture} nor a file in "
                 f"MODEL_DIR: {_REMEDIES}"
             )
-        pretrained = str(file)
-    version = short_hash(content_hash(file), architecture, config)
-    return ClipWeights(architecture, pretrained, file, version, cache_dir)
+    version = short_hash(content_hash(file), architecture, config, sorted(tag.items()))
+    return ClipWeights(architecture, file, tag, version)
 
 
 def read_tower(weights: ClipWeights) -> Source:
@@ -162,10 +161,12 @@ def read_tower(weights: ClipWeights) -> Source:
             warnings.simplefilter("ignore")
             model = open_clip.create_model(
                 weights.architecture,
-                pretrained=weights.pretrained,
+                pretrained=str(weights.file),
                 require_pretrained=True,
                 weights_only=True,
-                cache_dir=str(weights.cache_dir),
+                # What open_clip would do for the tag itself; it only warns of the second.
+                force_preprocess_cfg=weights.tag,
+                force_quick_gelu=bool(weights.tag.get("quick_gelu")),
             )
     # State dicts, pickles and towers of other libraries each fail in their own way.
     except Exception as error:
@@ -246,17 +247,32 @@ def _register(path: Path) -> str:
     return path.stem
 
 
-def _fetch(architecture: str, tag: str, cache_dir: Path) -> Path:
+def _fetch(tag: dict[str, Any], name: str, cache_dir: Path) -> Path:
     """The checkpoint of a tag, downloaded into `cache_dir` unless it is there."""
     import open_clip
 
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        config = open_clip.get_pretrained_cfg(architecture, tag)
-        return Path(open_clip.download_pretrained(config, cache_dir=str(cache_dir)))
+        # Asked first: offline, the hub's client retries for a minute before it looks there.
+        file = _kept(tag, cache_dir)
+        return file or Path(open_clip.download_pretrained(tag, cache_dir=str(cache_dir)))
     # Whatever the network, the proxy or the hub's client raises, the remedy is the same.
     except Exception as error:
         raise WeightsError(
-            f"the CLIP weights {architecture} / {tag} could not be downloaded "
-            f"({type(error).__name__}): {_REMEDIES}"
+            f"the CLIP weights {name} could not be downloaded ({type(error).__name__}): {_REMEDIES}"
         ) from error
+
+
+def _kept(tag: dict[str, Any], cache_dir: Path) -> Path | None:
+    """The checkpoint of a tag if an earlier start has downloaded it."""
+    import huggingface_hub
+
+    repository, _, file_name = str(tag.get("hf_hub", "")).rpartition("/")
+    if not repository:
+        return None
+    names = [file_name] if file_name else list(_HUB_FILE_NAMES)
+    for name in names:
+        kept = huggingface_hub.try_to_load_from_cache(repository, name, cache_dir=cache_dir)
+        if isinstance(kept, str):
+            return Path(kept)
+    return None

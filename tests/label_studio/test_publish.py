@@ -266,7 +266,7 @@ def test_boxes_label_studio_drops_are_found_and_nothing_is_switched(studio, make
 
 
 def test_large_orders_travel_in_several_requests(studio, make_project, monkeypatch):
-    monkeypatch.setattr("backend.label_studio.publish.BATCH_ITEMS", 2)
+    monkeypatch.setattr("backend.label_studio.importing.BATCH_ITEMS", 2)
     monkeypatch.setattr("backend.label_studio.publish.READ_BACK_LIMIT", 0)
     project = make_project(tasks=5)
     seen = []
@@ -312,7 +312,7 @@ def at_most_two(send, project_id, items):
 
 @pytest.mark.parametrize("fail", [answer_lost, at_most_two])
 def test_proxies_are_coped_with(label_studio, make_project, monkeypatch, fail):
-    monkeypatch.setattr("backend.label_studio.publish.BATCH_ITEMS", 4)
+    monkeypatch.setattr("backend.label_studio.importing.BATCH_ITEMS", 4)
     project = make_project(tasks=7)
     with Proxied(label_studio, fail) as studio:
         published = publish(studio, project.id, ranked(project.task_ids), version=fresh_version())
@@ -323,7 +323,7 @@ def test_proxies_are_coped_with(label_studio, make_project, monkeypatch, fail):
 
 
 def test_an_import_that_never_arrives_switches_nothing(label_studio, make_project, monkeypatch):
-    monkeypatch.setattr("backend.label_studio.publish.ARRIVAL_S", 0.2)
+    monkeypatch.setattr("backend.label_studio.importing.ARRIVAL_S", 0.2)
     project = make_project(tasks=2)
     with Proxied(label_studio, nothing_sent) as studio:
         with pytest.raises(PublishError, match="bad gateway"):

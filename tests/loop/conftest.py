@@ -62,7 +62,10 @@ class Command:
 
     def run(self, *arguments: object, status: int = 0) -> tuple[str, str]:
         process = self.start(*arguments)
-        output, errors = process.communicate(timeout=240)
+        try:
+            output, errors = process.communicate(timeout=240)
+        finally:
+            process.kill()
         assert process.returncode == status, (output, errors)
         return output, errors
 

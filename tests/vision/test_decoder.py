@@ -78,6 +78,13 @@ def test_no_more_than_max_boxes_and_the_best_of_them() -> None:
     assert seen.confidence.tolist() == pytest.approx(best)
 
 
+def test_thousands_of_candidates_are_treated_as_a_few_are() -> None:
+    # 1500 copies of the best box hide it all: the weak one elsewhere must still be found.
+    copies = [[50, 50, 20, 20, 0.9 - 1e-4 * i] for i in range(1500)]
+    seen = decode(raw(*copies, [20, 40, 5, 5, 0.1]), HALF)
+    assert seen.confidence.tolist() == pytest.approx([0.9, 0.1])
+
+
 def test_boxes_that_lie_in_the_padding_are_dropped() -> None:
     seen = decode(raw([50, 10, 8, 8, 0.9], [50, 50, 8, 8, 0.5]), HALF)
     assert seen.confidence.tolist() == pytest.approx([0.5])

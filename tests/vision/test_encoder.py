@@ -157,6 +157,26 @@ class TestRefused:
             find_clip("ViT-B-32", "laion2b_s34b_b79k", model_dir)
 
 
+def test_a_tag_that_was_fetched_before_is_not_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import open_clip
+
+    def fail(*args: object, **options: object) -> str:
+        raise AssertionError("it is there")
+
+    monkeypatch.setattr(open_clip, "download_pretrained", fail)
+    repository = tmp_path / "open_clip" / "models--laion--CLIP-ViT-B-32-laion2B-s34B-b79K"
+    snapshot = repository / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123")
+    (snapshot / "open_clip_model.safetensors").write_bytes(b"weights")
+    weights = find_clip("ViT-B-32", "laion2b_s34b_b79k", tmp_path)
+    assert weights.file == snapshot / "open_clip_model.safetensors"
+    assert weights.tag["interpolation"] == "bicubic"
+
+
 class TestDetectorEncoder:
     def test_it_keeps_the_contract(self, detector: YoloDetector) -> None:
         encoder: Encoder = DetectorEncoder(detector)

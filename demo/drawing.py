@@ -25,7 +25,7 @@ class Lamp:
     Attributes:
         direction: (3,) vector towards the lamp; need not be of unit length.
         power: radiance at the centre of its reflection.
-        width: (2,) angular half-widths, along and across the lamp (a ring or bar is wide).
+        width: spread of its reflection; larger is softer (0.1 a spot, 0.3 a panel).
     """
 
     direction: tuple[float, float, float]

@@ -18,12 +18,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from demo.scene import BALANCED, CLASSES, POOL, TRAINING, Frame, generate
+from demo.scene import BALANCED, CLASSES, MIXED, TRAINING, Frame, generate
 
 SIDE = 128
 STEPS, BATCH = 900, 40
 SEED = 303
-FRAME_SETS = ((480, 303, BALANCED), (480, 304, POOL), (480, 305, TRAINING))
+FRAME_SETS = ((480, 303, BALANCED), (480, 304, MIXED), (480, 305, TRAINING))
 PICTURE_SCALE, ALIGNMENT = 8.0, 2.0
 
 CONFIG: dict[str, Any] = {
@@ -123,6 +123,8 @@ def _tensor(pictures: NDArray[np.float32]) -> Any:
 
 def _batches(work: Path, start: int) -> Iterator[tuple[Picture, Picture, list[str]]]:
     """(B, 128, 128, 3) views of the same things from frames of one sequence, and captions."""
+    if start >= STEPS:
+        return
     sequences: dict[str, list[Frame]] = {}
     for index, (count, seed, mix) in enumerate(FRAME_SETS):
         for frame in generate(count, seed, mix=mix, lengths=(4, 4), singles=0.0):

@@ -245,8 +245,7 @@ def spring(rng: np.random.Generator, scale: float) -> Part:
     half = coils * pitch / 2
 
     def relief(x: Array, y: Array) -> Array:
-        step = abs(float(x[0, 1] - x[0, 0])) + abs(float(x[1, 0] - x[0, 0]))
-        step = math.hypot(float(x[0, 1] - x[0, 0]), float(x[1, 0] - x[0, 0])) or step
+        step = math.hypot(float(x[0, 1] - x[0, 0]), float(x[1, 0] - x[0, 0]))
         along = (x[0, 1] - x[0, 0]) / step, (x[1, 0] - x[0, 0]) / step
         size, r = x.shape[0], int(wire / step) + 1
         yy, xx = np.mgrid[-r : r + 1, -r : r + 1] * step
@@ -278,9 +277,7 @@ MAKERS: dict[str, Callable[[np.random.Generator, float], Part]] = {
 """Class name -> maker of a part; `scale` 1 is a bolt of about 100 pixels."""
 
 
-def crack_path(
-    inside: Array, rng: np.random.Generator, reach: float
-) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+def crack_path(inside: Array, rng: np.random.Generator, reach: float) -> list[tuple[int, int]]:
     """A jagged line from the body of a part outwards.
 
     Args:
@@ -289,13 +286,13 @@ def crack_path(
         reach: longest crack, in pixels of `inside`.
 
     Returns:
-        The points (x, y) of the line, and where it starts.
+        The points (x, y) of the line.
     """
     deep = np.argwhere(inside > 0.55 * inside.max())
     row, column = deep[int(rng.integers(len(deep)))]
-    start = (int(column), int(row))
     heading = rng.uniform(0, 2 * math.pi)
-    points, x, y, gone = [start], float(column), float(row), 0.0
+    points = [(int(column), int(row))]
+    x, y, gone = float(column), float(row), 0.0
     while gone < reach:
         step = rng.uniform(3.0, 8.0)
         turn = heading + rng.normal(0.0, 0.65)
@@ -304,13 +301,13 @@ def crack_path(
         points.append((int(x), int(y)))
         if off or inside[int(y), int(x)] <= 0:
             break
-    return points, start
+    return points
 
 
 def cut_crack(height: Array, rng: np.random.Generator, scale: float) -> Array:
     """Groove `height` in place with a crack; returns its mask, 0..1."""
     inside = cv2.distanceTransform((height > 0).astype(np.uint8), cv2.DIST_L2, 3)
-    points, _ = crack_path(inside, rng, reach=rng.uniform(50, 90) * scale)
+    points = crack_path(inside, rng, reach=rng.uniform(50, 90) * scale)
     line = np.zeros(height.shape, np.uint8)
     middle = max(len(points) * 2 // 3, 2)
     cv2.polylines(line, [np.asarray(points, np.int32)], False, 255, 2, cv2.LINE_AA)

@@ -247,8 +247,8 @@ def _preferred_port(port: int) -> int:
 # The project
 
 
-def fill_project(studio: StudioServer, scenario: Scenario, backend_url: str) -> int:
-    """A project with the pool's images, connected to the backend; returns its number."""
+def fill_project(studio: StudioServer, scenario: Scenario, backend_url: str | None) -> int:
+    """A project with the pool's images, connected to the backend (if any); returns its number."""
     with _client(studio, studio.admin) as client:
         project = _call(
             client,
@@ -262,12 +262,9 @@ def fill_project(studio: StudioServer, scenario: Scenario, backend_url: str) -> 
             console.print(f"uploading images {start + 1} to {start + len(batch)} ...")
             files = [(path.name, (path.name, path.read_bytes())) for path in batch]
             _call(client, "POST", f"/api/projects/{project_id}/import", files=files)
-        _call(
-            client,
-            "POST",
-            "/api/ml/",
-            json={"project": project_id, "url": backend_url, "title": "Hardest First"},
-        )
+        if backend_url is not None:
+            connection = {"project": project_id, "url": backend_url, "title": "Hardest First"}
+            _call(client, "POST", "/api/ml/", json=connection)
     return project_id
 
 

@@ -26,15 +26,20 @@ from demo.stretch import CLASSES, Litter, Mix, Stretch, lay, visible_boxes
 
 WIDTH, HEIGHT = 640, 480
 
-POOL = Mix(parts=(0.36, 0.27, 0.21, 0.06, 0.06, 0.04), crack=0.05, dent=0.035, crowd=6.5, hard=0.4)
-"""The unlabelled pool: everything occurs, most of it is ordinary."""
+POOL = Mix(
+    parts=(0.30, 0.22, 0.17, 0.10, 0.11, 0.10), crack=0.11, dent=0.08, crowd=5.0, hard=0.4, tail=0.4
+)
+"""The unlabelled pool: most sequences are ordinary; rare parts and defects come in the others."""
 
 TRAINING = Mix(
     parts=(0.40, 0.31, 0.25, 0.025, 0.012, 0.004), crack=0.006, dent=0.004, crowd=7.0, hard=0.2
 )
 """What the demo's detector has seen: the ordinary, hardly any of the tail."""
 
-BALANCED = replace(POOL, parts=(1.0, 1.0, 1.0, 1.0, 1.0, 1.0), crack=0.15, dent=0.12)
+MIXED = Mix(parts=(0.36, 0.27, 0.21, 0.06, 0.06, 0.04), crack=0.05, dent=0.035, crowd=6.5, hard=0.4)
+"""A little of everything in every sequence."""
+
+BALANCED = replace(MIXED, parts=(1.0, 1.0, 1.0, 1.0, 1.0, 1.0), crack=0.15, dent=0.12)
 """Every class about as often: for measuring, and for the encoder."""
 
 
@@ -256,6 +261,8 @@ def _sequence(
     key: str, line: Line, length: int, rng: np.random.Generator, mix: Mix
 ) -> Iterator[Frame]:
     seen = _conditions(line, mix, rng)
+    if mix.tail < 1.0 and rng.random() >= mix.tail:
+        mix = replace(mix, parts=(*mix.parts[:3], 0.2 * mix.parts[3]), crack=0.0, dent=0.0)
     step = float(rng.uniform(2.5, 10.0))
     stretch = lay(
         (HEIGHT, WIDTH + int(step * (length - 1)) + 2),

@@ -19,6 +19,15 @@ def _rusted(rgb: Array, height: Array, rng: np.random.Generator, amount: float) 
     return rgb * (1 - spots[..., None]) + spots[..., None] * light * RUST * 1.9
 
 
+def _damaged(height: Array, rng: np.random.Generator, defect: str | None) -> Array:
+    """Damage `height` in place; returns where, 0..1."""
+    if defect == "crack":
+        return cut_crack(height, rng, float(SUPERSAMPLING))
+    if defect == "dent":
+        return press_dent(height, rng, float(SUPERSAMPLING))
+    return np.zeros_like(height)
+
+
 def draw(
     part: Part,
     angle: float,
@@ -48,12 +57,7 @@ def draw(
     y = (gy * math.cos(angle) - gx * math.sin(angle)).astype(np.float32)
     height = part.relief(x, y)
     solid = height > 0
-    marks = {}
-    mask = np.zeros_like(height)
-    if defect == "crack":
-        mask = cut_crack(height, rng, float(SUPERSAMPLING))
-    elif defect == "dent":
-        mask = press_dent(height, rng, float(SUPERSAMPLING))
+    mask = _damaged(height, rng, defect)
     height = np.where(solid, np.maximum(height, 0.3), 0.0).astype(np.float32)
     rgb = shade(height, x, y, part.material, lighting, rng)
     if defect == "crack":
@@ -65,6 +69,5 @@ def draw(
         rgb = _rusted(rgb, height, rng, rust)
     alpha = shrink(solid.astype(np.float32))
     light = shrink(rgb * solid[..., None]) / np.maximum(alpha, 1e-3)[..., None]
-    if defect is not None:
-        marks[defect] = shrink(mask) > 0.3
+    marks = {} if defect is None else {defect: shrink(mask) > 0.3}
     return Sprite(light.astype(np.float32), alpha, shrink(height), marks)

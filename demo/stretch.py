@@ -25,11 +25,12 @@ class Mix:
     """What is on the line.
 
     Attributes:
-        parts: (6,) weight of each part, in the order of `CLASSES`.
+        parts: (up to 6,) weight of each part, in the order of `CLASSES`.
         crack: share of the parts that are cracked.
         dent: share of the parts that are dented.
         crowd: mean number of parts in view.
         hard: 0..1, share of sequences under bad conditions: dark, blurred, crowded, cluttered.
+        tail: 0..1, share of sequences with rare parts and defects; the others show none.
     """
 
     parts: tuple[float, ...]
@@ -37,6 +38,7 @@ class Mix:
     dent: float
     crowd: float
     hard: float
+    tail: float = 1.0
 
 
 @dataclass(frozen=True)

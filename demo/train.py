@@ -3,6 +3,9 @@
 `python -m demo.train [data] [detector] [encoder] [figures]`, all four when none is named. Both
 models start from random weights. The detector is trained on a line that hardly ever shows the rare
 parts, so that it is unsure of them in the demo, as a detector at work would be.
+
+On two busy cores the data took 12 minutes, the detector 8, the encoder 20. A stopped training goes
+on where it was.
 """
 
 from __future__ import annotations
@@ -80,6 +83,9 @@ def train_detector() -> None:
     from ultralytics.utils import ROOT as ULTRALYTICS
 
     last = WORK / "detector" / "weights" / "last.pt"
+    if _is_finished(last):
+        strip_detector(last, WEIGHTS / "detector.pt")
+        return
     if last.exists():
         model, resume = YOLO(str(last)), True
     else:
@@ -116,6 +122,15 @@ def train_detector() -> None:
         name="detector",
         exist_ok=True,
     )
+
+
+def _is_finished(checkpoint: Path) -> bool:
+    """Whether a checkpoint is of a training that ran to its end; Ultralytics marks it so."""
+    import torch
+
+    if not checkpoint.exists():
+        return False
+    return bool(torch.load(checkpoint, map_location="cpu", weights_only=False)["epoch"] == -1)
 
 
 def strip_detector(trained: Path, to: Path) -> None:

@@ -40,8 +40,18 @@ def running_postgres(programs: Path, folder: Path) -> Iterator[str]:
     )
     port = _free_port()
     server = subprocess.Popen(
-        [*as_owner, programs / "postgres", "-D", data / "db", "-p", str(port)]
-        + ["-c", "listen_addresses=127.0.0.1", "-k", str(data)],
+        [
+            *as_owner,
+            programs / "postgres",
+            "-D",
+            data / "db",
+            "-p",
+            str(port),
+            "-c",
+            "listen_addresses=127.0.0.1",
+            "-k",
+            str(data),
+        ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd=data,

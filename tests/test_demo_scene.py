@@ -113,7 +113,7 @@ def test_detector_finds_common_parts(tmp_path, monkeypatch):
     assert tuple(model.names.values()) == CLASSES
     assert model.overrides["imgsz"] == 256
     hits = total = 0
-    for frame in generate(8, seed=9002, lengths=(1, 1)):
+    for frame in generate(5, seed=9002, lengths=(1, 1)):
         found = model.predict(frame.pixels[..., ::-1], conf=0.25, device="cpu", verbose=False)[0]
         for box, class_id in zip(frame.xyxy, frame.class_ids, strict=True):
             if CLASSES[class_id] in ("bolt", "nut", "washer"):

@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, unquote, unquote_to_bytes, urlsplit
 import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
-from backend.errors import ImageError
+from backend.errors import ImageError, UnreachableError
 from backend.label_studio.auth import TokenAuth
 from backend.label_studio.client import Studio
 from backend.label_studio.image_cache import ImageCache
@@ -83,6 +83,10 @@ class _PassingError(Exception):
     def __init__(self, message: str, pause_s: float = 0.0) -> None:
         super().__init__(message)
         self.pause_s = pause_s
+
+
+class _StudioDownError(_PassingError):
+    """Label Studio itself is not there: not this image's fault."""
 
 
 class ImageSource:
@@ -167,6 +171,7 @@ class ImageSource:
         Raises:
             ImageError: one line on why these bytes cannot be had. Other images may be.
             AccessError: the token is dead, so no image of Label Studio can be fetched.
+            UnreachableError: Label Studio is down, so none of its images can be fetched.
         """
         uri = uri.strip()
         name = _shown(uri)
@@ -239,6 +244,8 @@ class ImageSource:
         )
         try:
             return again(self._download_once, address, is_studio, name)
+        except _StudioDownError as error:
+            raise UnreachableError(str(error)) from None
         except _PassingError as error:
             raise ImageError(str(error)) from None
 
@@ -256,6 +263,12 @@ class ImageSource:
         except httpx.TooManyRedirects:
             raise ImageError(f"{name} redirects in circles: correct its address") from None
         except httpx.TransportError as error:
+            refused = isinstance(error, httpx.ConnectError)
+            if refused and _origin(str(error.request.url)) == _origin(self._url):
+                raise _StudioDownError(
+                    f"Label Studio does not answer at {self._url} ({one_line(error, 120)}): start "
+                    "it, or correct LABEL_STUDIO_URL, and run again; it goes on where it was"
+                ) from None
             raise _PassingError(
                 f"{name} cannot be fetched ({one_line(error, 120)}): {OUT_OF_REACH}"
             ) from None

@@ -146,7 +146,7 @@ def is_order_live(studio: Studio, project_id: int, version: str) -> bool:
 def restore_order(studio: Studio, project_id: int, version: str) -> bool:
     """Switch back to our order `version` where a backend's title, or nothing, took its place.
 
-    Another version that somebody set on purpose is left alone.
+    Another version, or another sampling, that somebody set on purpose is left alone.
 
     Returns:
         Whether the order is live now.
@@ -157,8 +157,8 @@ def restore_order(studio: Studio, project_id: int, version: str) -> bool:
         titles = {backend.title for backend in studio.backends(project_id)}
         if current not in titles:
             return False
-    elif current == version and project.sampling == UNCERTAINTY_SAMPLING:
-        return True
+    elif current == version:
+        return project.sampling == UNCERTAINTY_SAMPLING
     try:
         studio.set_order(project_id, version)
     except RefusedError:

@@ -17,6 +17,9 @@ from backend.loop.store import IMAGE_VIEW, ScoreColumns, Store
 from backend.settings import STRATEGIES
 from backend.uncertainty import DEFAULT_WEIGHTS, MEASURES, ImageScores, combine, flip
 
+# A detector's features share a large common part: uncentred, most of a pool are "near-duplicates".
+DETECTOR_PREFIX = "detector-"
+
 # How much the object crops count beside the whole image, as a share of the cosine.
 CROP_SHARE = 0.5
 
@@ -132,6 +135,8 @@ def load_embeddings(
             "run `python -m backend score` for this project."
         )
     crops = store.embeddings(encoder, crop_view, image_hashes)
+    if encoder.startswith(DETECTOR_PREFIX):
+        _centre(images, crops)
     image_part, crop_part = np.sqrt(1 - CROP_SHARE), np.sqrt(CROP_SHARE)
     dim = len(images[image_hashes[0]]) if image_hashes else 0
     rows = np.empty((len(image_hashes), 2 * dim), dtype=np.float32)
@@ -139,3 +144,15 @@ def load_embeddings(
         row[:dim] = image_part * images[key]
         row[dim:] = crop_part * crops.get(key, images[key])
     return rows
+
+
+def _centre(*views: dict[str, NDArray[np.float32]]) -> None:
+    """Subtract the mean of each view from its vectors and scale them to length 1, in place."""
+    for vectors in views:
+        if len(vectors) < 2:
+            continue
+        mean = np.mean(list(vectors.values()), axis=0)
+        for key, vector in vectors.items():
+            moved = vector - mean
+            length = float(np.linalg.norm(moved))
+            vectors[key] = moved / length if length > 1e-6 else vector

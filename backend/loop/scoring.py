@@ -119,8 +119,13 @@ class Scorer:
             hashes[task.id] = hashlib.sha256(data).hexdigest()
             return data
 
+        def embedded(item: tuple[TaskRef, str]) -> bool:
+            key = hashes[item[0].id]
+            return bool(self._store.embedded(self.encoder_name, IMAGE_VIEW, [key]))
+
         batch: list[_Seen] = []
-        for (task, uri), outcome in observe_all(self._models, todo, load, crops=CROPS):
+        outcomes = observe_all(self._models, todo, load, embedded=embedded, crops=CROPS)
+        for (task, uri), outcome in outcomes:
             done += 1
             if isinstance(outcome, Observation):
                 batch.append(_Seen(task.id, uri, hashes.pop(task.id), outcome))
@@ -161,7 +166,11 @@ class Scorer:
     def _save(self, project_id: int, batch: Sequence[_Seen]) -> None:
         if not batch:
             return
-        images = {seen.image_hash: seen.observation.embedding for seen in batch}
+        images = {
+            seen.image_hash: seen.observation.embedding
+            for seen in batch
+            if seen.observation.embedding is not None
+        }
         crops = {
             seen.image_hash: _mean_direction(seen.observation.object_embeddings)
             for seen in batch

@@ -28,7 +28,8 @@ class ImageInputs:
     Args:
         picture: its pixels, from which objects are cut.
         detector_input: what the detector takes.
-        encoder_input: what the encoder takes; None where the detector's pass embeds it as well.
+        encoder_input: what the encoder takes; None where the detector's pass embeds it as well,
+            or where its embedding is known.
     """
 
     picture: Picture
@@ -42,12 +43,12 @@ class Observation:
 
     Args:
         detections: its objects.
-        embedding: (D,) float32 of length 1: the whole image.
+        embedding: (D,) float32 of length 1: the whole image; None where it was known.
         object_embeddings: (K, D) float32 rows of length 1: its most uncertain objects.
     """
 
     detections: Detections
-    embedding: NDArray[np.float32]
+    embedding: NDArray[np.float32] | None
     object_embeddings: NDArray[np.float32]
 
 
@@ -63,13 +64,18 @@ class Models:
         """The longer side, in pixels, that pictures are best decoded at."""
         return self.detector.input_size
 
-    def prepare(self, picture: Picture) -> ImageInputs:
-        """Scale one picture for both models. Cheap, and safe to call from many threads."""
-        shared = self._shares_one_pass
+    def prepare(self, picture: Picture, *, embedded: bool = False) -> ImageInputs:
+        """Scale one picture for both models. Cheap, and safe to call from many threads.
+
+        Args:
+            picture: the decoded image.
+            embedded: the embedding of the whole image is known and need not be computed.
+        """
+        spared = embedded or self._shares_one_pass
         return ImageInputs(
             picture,
             self.detector.prepare(picture),
-            None if shared else self.encoder.prepare(picture.pixels),
+            None if spared else self.encoder.prepare(picture.pixels),
         )
 
     def observe(self, batch: Sequence[ImageInputs], *, crops: int = 0) -> list[Observation]:
@@ -100,12 +106,17 @@ class Models:
 
     def _detect_and_embed(
         self, batch: Sequence[ImageInputs]
-    ) -> tuple[list[Detections], NDArray[np.float32]]:
+    ) -> tuple[list[Detections], list[NDArray[np.float32] | None]]:
         detector_inputs = [inputs.detector_input for inputs in batch]
         if self._shares_one_pass:
-            return self.detector.detect_with_features(detector_inputs)
+            detections, features = self.detector.detect_with_features(detector_inputs)
+            return detections, [*features]
         prepared = [x.encoder_input for x in batch if x.encoder_input is not None]
-        return self.detector.detect(detector_inputs), self.encoder.encode(prepared)
+        rows = iter(self.encoder.encode(prepared) if prepared else ())
+        embeddings: list[NDArray[np.float32] | None] = [
+            None if x.encoder_input is None else next(rows) for x in batch
+        ]
+        return self.detector.detect(detector_inputs), embeddings
 
     def _embed(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """(N, D) embeddings of (h, w, 3) uint8 RGB images."""

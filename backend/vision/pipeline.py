@@ -21,6 +21,7 @@ def observe_all(
     items: Iterable[Item],
     load: Callable[[Item], bytes],
     *,
+    embedded: Callable[[Item], bool] = lambda item: False,
     batch_size: int = 8,
     threads: int = 4,
     crops: int = 0,
@@ -34,6 +35,7 @@ def observe_all(
         models: what observes.
         items: what stands for images; consumed as needed.
         load: the bytes of an item's image file. Called from threads.
+        embedded: whether an item's embedding is known, asked after its `load`, in its thread.
         batch_size: images that are given to the models at once.
         threads: how many images are loaded at once.
         crops: see `Models.observe`.
@@ -46,7 +48,8 @@ def observe_all(
     waiting: deque[tuple[Item, Future[ImageInputs]]] = deque()
 
     def inputs_of(item: Item) -> ImageInputs:
-        return models.prepare(decode(load(item), long_side=models.long_side))
+        picture = decode(load(item), long_side=models.long_side)
+        return models.prepare(picture, embedded=embedded(item))
 
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         try:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from backend.errors import AccessError, ImageError
+from backend.errors import AccessError, ImageError, UnreachableError
 from backend.label_studio.auth import TokenAuth
 from backend.label_studio.image_cache import ImageCache
 from backend.label_studio.images import ImageSource
@@ -382,3 +382,15 @@ def test_many_writers_stay_within_the_limit_and_read_whole_entries(tmp_path):
     kept = [path for path in tmp_path.glob("*/*") if path.is_file()]
     assert sum(path.stat().st_size for path in kept) <= limit
     assert not [path for path in kept if path.name.endswith(".part")]
+
+
+def test_label_studio_that_is_down_stops_the_run_instead_of_failing_every_image():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    with contextlib.closing(ImageSource(url, TokenAuth(url, "legacy"), retries=1)) as source:
+        with pytest.raises(UnreachableError, match="start it, or correct LABEL_STUDIO_URL"):
+            source.fetch("/data/upload/1/a.jpg")
+        # Another server that is down costs only its own images.
+        with pytest.raises(ImageError):
+            source.fetch(f"{url.replace('127.0.0.1', '127.0.0.2')}/a.jpg")

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from backend.errors import PublishError, UnreachableError
-from backend.label_studio.client import UNCERTAINTY_SAMPLING, Studio
+from backend.label_studio.client import Studio
 from backend.label_studio.publish import (
     RankedTask,
     fresh_version,
@@ -361,15 +361,15 @@ def test_restoring_leaves_a_version_set_on_purpose_alone(studio, make_project):
     assert studio.project(project.id).model_version == "theirs"
 
 
-def test_sampling_changed_by_hand_is_restored(studio, make_project, owner):
+def test_sampling_changed_by_hand_is_left_alone(studio, make_project, owner):
     project = make_project(tasks=1)
     ours = fresh_version()
     publish(studio, project.id, ranked(project.task_ids), version=ours)
     changed = {"sampling": "Uniform sampling"}
     owner.call("PATCH", f"/api/projects/{project.id}/", json=changed)
 
-    assert restore_order(studio, project.id, ours)
-    assert studio.project(project.id).sampling == UNCERTAINTY_SAMPLING
+    assert not restore_order(studio, project.id, ours)
+    assert studio.project(project.id).sampling == "Uniform sampling"
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
+from backend.cli import main
 from backend.loop.store import Store
 from backend.settings import Settings, load_settings
 from demo.run import label_config
@@ -46,11 +50,12 @@ def frames() -> list[Frame]:
 
 @dataclass
 class Command:
-    """`python -m backend`, in a process of its own, against one Label Studio and one store."""
+    """`python -m backend` against one Label Studio and one store."""
 
     environment: dict[str, str]
 
     def start(self, *arguments: object) -> subprocess.Popen[str]:
+        """In a process of its own, which can be killed."""
         return subprocess.Popen(
             [sys.executable, "-m", "backend", *map(str, arguments)],
             env=self.environment,
@@ -61,13 +66,21 @@ class Command:
         )
 
     def run(self, *arguments: object, status: int = 0) -> tuple[str, str]:
-        process = self.start(*arguments)
-        try:
-            output, errors = process.communicate(timeout=240)
-        finally:
-            process.kill()
-        assert process.returncode == status, (output, errors)
-        return output, errors
+        """In this process, which spares loading torch each time; returns stdout and stderr."""
+        output, errors = io.StringIO(), io.StringIO()
+        found = 0
+        with (
+            mock.patch.dict(os.environ, self.environment, clear=True),
+            mock.patch.object(sys, "argv", ["backend", *map(str, arguments)]),
+            redirect_stdout(output),
+            redirect_stderr(errors),
+        ):
+            try:
+                main()
+            except SystemExit as done:
+                found = int(done.code or 0)
+        assert found == status, (output.getvalue(), errors.getvalue())
+        return output.getvalue(), errors.getvalue()
 
     def json(self, *arguments: object) -> dict[str, Any]:
         answer = json.loads(self.run(*arguments, "--json")[0])

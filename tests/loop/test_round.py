@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import struct
 import time
+import zlib
 from collections.abc import Callable
 
 import pytest
@@ -73,7 +75,7 @@ def test_near_duplicates_wait_behind_one_of_each_sequence(
 def test_a_dry_run_changes_nothing_in_label_studio(
     command: Command, make_project: MakeProject, owner: Person
 ) -> None:
-    project, task_ids = make_project()
+    project, _task_ids = make_project()
     before = owner.call("GET", f"/api/projects/{project}")
     report = command.json("score", project, "--dry-run", "--limit", "5")
     assert report["model_version"] is None
@@ -168,12 +170,14 @@ def test_bad_images_are_named_and_the_others_go_on(
 
 
 def _png_header(width: int, height: int) -> bytes:
-    """The start of a PNG that claims to be of this size."""
-    import struct
-    import zlib
+    """A PNG that claims to be of this size and holds next to nothing."""
 
-    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        body = kind + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0"))
 
 
 def test_a_task_without_the_image_field_is_named(

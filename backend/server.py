@@ -87,8 +87,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.state.keeper = OrderKeeper(chosen, store)
         yield
         app.state.keeper.stop()
-        worker.stop()
-        store.close()
+        app.state.predictor.close()
 
     app = FastAPI(title="Hardest First", version=__version__, lifespan=lifespan)
     app.add_exception_handler(HardestFirstError, _one_line)

@@ -40,6 +40,11 @@ class Predictor:
         self._store = store
         self._worker = worker
 
+    def close(self) -> None:
+        """Stop the worker and release the store."""
+        self._worker.stop()
+        self._store.close()
+
     def published_version(self, project_id: int) -> str:
         """The model version of the order that Label Studio serves. Never touches the model."""
         live = self._store.publication(project_id)

@@ -156,8 +156,10 @@ def make_project(
 
     def make(files: dict[str, bytes] | None = None, config: str = CONFIG) -> tuple[int, list[int]]:
         served = files or {f"{frame.name}.jpg": frame.jpeg for frame in frames}
+        # The editor in a browser reads images of another origin only where their server allows it.
+        allowed = {"Access_Control_Allow_Origin": "*", "Content_Type": "image/jpeg"}
         for name, content in served.items():
-            web.answers[f"/{name}"] = lambda handler, body=content: reply(handler, 200, body)
+            web.answers[f"/{name}"] = lambda h, body=content: reply(h, 200, body, **allowed)
         project = owner.call(
             "POST", "/api/projects/", json={"title": "Line 1", "label_config": config}
         )["id"]

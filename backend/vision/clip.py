@@ -24,6 +24,9 @@ _REMEDIES = (
     "put a checkpoint into MODEL_DIR and set CLIP_PRETRAINED to its name, "
     "or set ENCODER=detector, which needs no CLIP weights"
 )
+# Images of one request: a ViT-B-32 took 53 ms each alone, 40 in eights and 36 in sixteens.
+_BATCH = 16
+
 _HUB_FILE_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
@@ -104,7 +107,7 @@ def load_clip(
             export_dir,
             lambda: read_tower(weights),
         )
-        engine, facts = OpenVinoEngine(export.model), export.facts
+        engine, facts = OpenVinoEngine(export.model, max_batch=_BATCH), export.facts
     else:
         source = read_tower(weights)
         engine, facts = TorchEngine(source.module, device), source.facts
@@ -205,7 +208,7 @@ def tower_of(model: Any) -> Source:
     with torch.inference_mode():
         dim = tower(torch.zeros((1, 3, height, width), dtype=torch.uint8))[0].shape[1]
     return Source(
-        tower, {"dim": dim, "preprocess": preprocess}, (1, 3, height, width), (height, width)
+        tower, {"dim": dim, "preprocess": preprocess}, (-1, 3, height, width), (height, width)
     )
 
 

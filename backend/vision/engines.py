@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -31,14 +32,18 @@ class Engine(Protocol):
 class OpenVinoEngine:
     """A network in the OpenVINO runtime on the CPU.
 
-    Each image is one request, and as many requests run at once as OpenVINO thinks best: on two
-    cores this beats batches, and images of different shapes need no grouping. The requests are
-    driven round-robin rather than by an AsyncInferQueue, whose callbacks have deadlocked on CPUs
-    (ultralytics issue 25923). Python's lock is released while a request runs.
+    As many requests run at once as OpenVINO thinks best, driven round-robin rather than by an
+    AsyncInferQueue, whose callbacks have deadlocked on CPUs (ultralytics issue 25923). Python's
+    lock is released while a request runs. A detector's request holds one image: on two cores that
+    beats batches, and images of different shapes need no grouping. A CLIP tower, which reads
+    hundreds of megabytes of weights a request, takes several.
     """
 
-    def __init__(self, model: Any) -> None:
-        """Compile `model`, an `openvino.Model`, for this CPU."""
+    def __init__(self, model: Any, *, max_batch: int = 1) -> None:
+        """Compile `model`, an `openvino.Model`, for this CPU.
+
+        With `max_batch` above 1 it must take any number of images of one shape.
+        """
         import openvino
 
         self._compiled = openvino.Core().compile_model(
@@ -52,32 +57,44 @@ class OpenVinoEngine:
         )
         count = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self._requests = [self._compiled.create_infer_request() for _ in range(max(1, count))]
+        self._max_batch = max_batch
         self._lock = threading.Lock()
 
     def run(self, images: Sequence[NDArray[np.uint8]]) -> list[Outputs]:
         """See `Engine.run`."""
-        results: list[Outputs] = [[] for _ in images]
+        results: list[Outputs] = []
         count = len(self._requests)
         with self._lock:
             try:
-                for index, image in enumerate(images):
+                parts = self._parts(images)
+                for index, part in enumerate(parts):
                     request = self._requests[index % count]
                     if index >= count:
-                        results[index - count] = _collect(request)
-                    request.start_async({0: image[None]}, share_inputs=True)
-                for index in range(max(0, len(images) - count), len(images)):
-                    results[index] = _collect(self._requests[index % count])
+                        results += _collect(request)
+                    request.start_async({0: part}, share_inputs=True)
+                for index in range(max(0, len(parts) - count), len(parts)):
+                    results += _collect(self._requests[index % count])
             finally:
                 # After an error the others may still run, and the next call needs them idle.
                 for request in self._requests:
                     request.wait()
         return results
 
+    def _parts(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+        """The images in order, as one input per request: equal shares that keep all busy."""
+        if self._max_batch == 1 or not images:
+            return [image[None] for image in images]
+        turns = math.ceil(len(images) / (self._max_batch * len(self._requests)))
+        size = math.ceil(len(images) / (turns * len(self._requests)))
+        return [np.stack(images[i : i + size]) for i in range(0, len(images), size)]
 
-def _collect(request: Any) -> Outputs:
+
+def _collect(request: Any) -> list[Outputs]:
+    """The outputs of a request, image by image."""
     request.wait()
-    # Copied, since the request's own memory is overwritten by its next image.
-    return [tensor.data[0].astype(np.float32) for tensor in request.output_tensors]
+    # Copied, since the request's own memory is overwritten by its next input.
+    arrays = [tensor.data.astype(np.float32) for tensor in request.output_tensors]
+    return [list(rows) for rows in zip(*arrays, strict=True)]
 
 
 class TorchEngine:

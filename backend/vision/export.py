@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 # Raise it when the conversion or what is stored beside it changes: old exports are then ignored.
-_RECIPE = 1
+_RECIPE = 2
 _STALE_SECONDS = 24 * 3600
 _PARTIAL_PREFIX = ".partial-"
 
@@ -45,7 +45,7 @@ class Source:
     Args:
         module: takes (N, 3, H, W) uint8.
         facts: see `Export`.
-        shape: (N, 3, H, W), -1 where any size is accepted.
+        shape: (N, 3, H, W), -1 where any size or number is accepted.
         example: (H, W) to trace it with.
     """
 
@@ -90,7 +90,8 @@ def convert(source: Source) -> Any:
     import openvino
     import torch
 
-    example = torch.zeros((1, 3, *source.example), dtype=torch.uint8)
+    # Two images: a trace of one could take their number for a constant.
+    example = torch.zeros((2, 3, *source.example), dtype=torch.uint8)
     with warnings.catch_warnings(), torch.inference_mode():
         # Tracing warns of every shape that Python looks at; parity is tested instead.
         warnings.simplefilter("ignore")

@@ -90,39 +90,40 @@ class Models:
         """
         if not batch:
             return []
-        detections, embeddings = self._detect_and_embed(batch)
+        detections, wholes = self._detect(batch)
         objects = [
             object_crops(inputs.picture, seen, limit=crops) if crops else []
             for inputs, seen in zip(batch, detections, strict=True)
         ]
-        rows = self._embed([crop for image in objects for crop in image])
-        ends = np.cumsum([len(image) for image in objects])
+        # Whole images and objects go to the encoder together: it is faster in large batches.
+        pending = [x.encoder_input for x in batch if x.encoder_input is not None]
+        cut = [self.encoder.prepare(pixels) for image in objects for pixels in image]
+        rows = iter(self._encode([*pending, *cut]))
+        embeddings = [
+            whole if inputs.encoder_input is None else next(rows)
+            for inputs, whole in zip(batch, wholes, strict=True)
+        ]
         return [
-            Observation(seen, embedding, rows[end - len(image) : end])
-            for seen, embedding, image, end in zip(
-                detections, embeddings, objects, ends, strict=True
-            )
+            Observation(seen, embedding, self._stack([next(rows) for _ in image]))
+            for seen, embedding, image in zip(detections, embeddings, objects, strict=True)
         ]
 
-    def _detect_and_embed(
+    def _detect(
         self, batch: Sequence[ImageInputs]
-    ) -> tuple[list[Detections], list[NDArray[np.float32] | None]]:
+    ) -> tuple[list[Detections], Sequence[NDArray[np.float32] | None]]:
+        """Detections, and the embeddings of whole images that come with them, else None."""
         detector_inputs = [inputs.detector_input for inputs in batch]
         if self._shares_one_pass:
             detections, features = self.detector.detect_with_features(detector_inputs)
             return detections, [*features]
-        prepared = [x.encoder_input for x in batch if x.encoder_input is not None]
-        rows = iter(self.encoder.encode(prepared) if prepared else ())
-        embeddings: list[NDArray[np.float32] | None] = [
-            None if x.encoder_input is None else next(rows) for x in batch
-        ]
-        return self.detector.detect(detector_inputs), embeddings
+        return self.detector.detect(detector_inputs), [None] * len(batch)
 
-    def _embed(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """(N, D) embeddings of (h, w, 3) uint8 RGB images."""
-        if not images:
-            return np.empty((0, self.encoder.dim), dtype=np.float32)
-        return self.encoder.encode([self.encoder.prepare(pixels) for pixels in images])
+    def _encode(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        return self.encoder.encode(inputs) if inputs else self._stack([])
+
+    def _stack(self, rows: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """(N, D) of N rows, also for none."""
+        return np.array(rows, dtype=np.float32).reshape(len(rows), self.encoder.dim)
 
     @property
     def _shares_one_pass(self) -> bool:

@@ -16,8 +16,6 @@ from playwright.sync_api import Page, sync_playwright
 from demo.studio_server import StudioServer
 from tests.loop.conftest import Command
 
-pytest_plugins = ["tests.loop.conftest"]
-
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 # Nothing may leave this machine, and Chromium's sandbox cannot run as root.
 FLAGS = [

@@ -253,9 +253,9 @@ def test_a_body_cut_short_is_tried_again(web):
 
 
 def test_no_server_at_all():
-    source = ImageSource("http://127.0.0.1:9", None, retries=1)
+    source = ImageSource(STUDIO, None, retries=1)
     with contextlib.closing(source), pytest.raises(ImageError, match="cannot be fetched"):
-        source.fetch("/data/upload/1/a.png")
+        source.fetch("http://127.0.0.1:9/a.png")
 
 
 def test_data_uris():

@@ -78,8 +78,7 @@ def score(
     )
     with build_round(settings) as a_round, _progress() as on_progress:
         report = a_round.run(project_id, publish=not dry_run, on_progress=on_progress)
-    for warning in report.warnings:
-        _errors.print(f"[yellow]note:[/yellow] {warning}", highlight=False, soft_wrap=True)
+    _print_warnings(report.warnings)
     if as_json:
         print(json.dumps(report.as_json()))
         return
@@ -102,6 +101,7 @@ def queue(project_id: ProjectId, limit: Limit = None, as_json: Json = False) -> 
 
     settings = _settings(queue_limit=limit)
     published = read_queue(settings, project_id)
+    _print_warnings(published.warnings)
     if as_json:
         print(json.dumps(published.as_json()))
     else:
@@ -193,6 +193,11 @@ def _progress() -> Iterator[Any]:
             progress.update(bars[what], completed=done, total=total)
 
         yield show
+
+
+def _print_warnings(warnings: list[str]) -> None:
+    for warning in warnings:
+        _errors.print(f"[yellow]note:[/yellow] {warning}", highlight=False, soft_wrap=True)
 
 
 def _print_queue(rows: list[dict[str, Any]], most: int = 10) -> None:

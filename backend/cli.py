@@ -201,9 +201,9 @@ def _print_warnings(warnings: list[str]) -> None:
 
 
 def _print_queue(rows: list[dict[str, Any]], most: int = 10) -> None:
-    table = Table(title=f"first {min(most, len(rows))} of the queue (lower = more uncertain)")
-    for column in ("rank", "task", "uncertainty", "lowest conf.", "margin", "entropy"):
-        table.add_column(column, justify="right")
+    table = Table(title=f"first {min(most, len(rows))} of the queue (scores: lower = more uncertain)")
+    for column in ("rank", "task", "score", "lowest", "margin", "entropy"):
+        table.add_column(column, justify="right", min_width=len(column))
     table.add_column("image", overflow="ellipsis", no_wrap=True)
     for row in rows[:most]:
         table.add_row(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -195,22 +196,29 @@ def _progress() -> Iterator[Any]:
         yield show
 
 
+def _file_name(address: str) -> str:
+    """The file's name, without the eight digits that Label Studio puts before an upload's."""
+    name = unquote(address.rsplit("/", 1)[-1])
+    return re.sub(r"^[0-9a-f]{8}-", "", name) if "/data/upload/" in address else name
+
+
 def _print_warnings(warnings: list[str]) -> None:
     for warning in warnings:
         _errors.print(f"[yellow]note:[/yellow] {warning}", highlight=False, soft_wrap=True)
 
 
 def _print_queue(rows: list[dict[str, Any]], most: int = 10) -> None:
-    table = Table(title=f"first {min(most, len(rows))} of the queue (scores: lower = more uncertain)")
+    shown = min(most, len(rows))
+    table = Table(title=f"first {shown} of the queue (scores: lower = more uncertain)")
     for column in ("rank", "task", "score", "lowest", "margin", "entropy"):
         table.add_column(column, justify="right", min_width=len(column))
-    table.add_column("image", overflow="ellipsis", no_wrap=True)
+    table.add_column("image", overflow="fold")
     for row in rows[:most]:
         table.add_row(
             str(row["rank"]),
             str(row["image_id"]),
             f"{row['uncertainty_score']:.3f}",
             *(f"{value:.3f}" for value in row["scores"].values()),
-            unquote((row["thumbnail"] or "").rsplit("/", 1)[-1]),
+            _file_name(row["thumbnail"] or ""),
         )
     _output.print(table)

@@ -137,6 +137,21 @@ class TestObserveAll:
     def test_nothing(self, with_colour: Models) -> None:
         assert list(observe_all(with_colour, [], jpeg)) == []
 
+    def test_a_known_embedding_is_not_computed_again(self, with_colour: Models) -> None:
+        def known(item: int) -> bool:
+            return item == 1
+
+        asked = list(observe_all(with_colour, range(3), jpeg, embedded=known, crops=2))
+        plain = list(observe_all(with_colour, range(3), jpeg, crops=2))
+        for (item, seen), (_, expected) in zip(asked, plain, strict=True):
+            assert isinstance(seen, Observation)
+            assert isinstance(expected, Observation)
+            assert (seen.embedding is None) == (item == 1)
+            # The other images and all objects keep their own embeddings.
+            if item != 1:
+                assert np.allclose(seen.embedding, expected.embedding)
+            assert np.allclose(seen.object_embeddings, expected.object_embeddings)
+
     def test_it_looks_two_batches_ahead_and_no_further(self, with_colour: Models) -> None:
         taken: list[int] = []
 

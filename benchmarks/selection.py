@@ -29,13 +29,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backend.diversity import gamma_of, near_duplicate_groups, pick_diverse, rank
+from benchmarks.machine import cpu_model
 
 DIMS = 512
 BLOCK = 4096
@@ -249,13 +249,8 @@ def apart(kind: str, data: str, rows: int, n: int, labels: int) -> Any:
 
 def machine() -> dict[str, Any]:
     """What the measurements ran on."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = info.read_text().splitlines()
-        cpu = next((line.split(": ")[1] for line in lines if line.startswith("model name")), cpu)
     return {
-        "cpu": cpu,
+        "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),

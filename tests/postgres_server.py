@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from demo.studio_server import free_port
+
 
 def postgres_bin() -> Path | None:
     """The folder of PostgreSQL's server programs, or None where there is none."""
@@ -38,7 +40,7 @@ def running_postgres(programs: Path, folder: Path) -> Iterator[str]:
         [*as_owner, programs / "initdb", "-D", data / "db", "-U", "test", "-A", "trust", "-N"],
         **quiet,
     )
-    port = _free_port()
+    port = free_port()
     server = subprocess.Popen(
         [
             *as_owner,
@@ -64,13 +66,6 @@ def running_postgres(programs: Path, folder: Path) -> Iterator[str]:
             [*as_owner, programs / "pg_ctl", "-D", data / "db", "-m", "immediate", "stop"], **quiet
         )
         server.wait(timeout=20)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _wait_for(port: int) -> None:

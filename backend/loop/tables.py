@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import (
+    Boolean,
     Column,
     DateTime,
     Float,
@@ -13,6 +14,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    text,
 )
 
 metadata = MetaData()
@@ -83,4 +85,127 @@ ranks = Table(
     Column("task_id", Integer, nullable=False),
     Column("uncertainty_score", Float, nullable=False),
     Index("ranks_of_task", "model_version", "task_id"),
+)
+
+# One row for one job. A message of the queue only says which job is due; the job is here.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("project_id", Integer, nullable=False),
+    Column("kind", String(20), nullable=False),
+    Column("state", String(12), nullable=False),  # queued, running, done, failed, cancelled
+    Column("payload", Text, nullable=False),  # JSON: what it was asked to do
+    # Jobs that share it never run at the same time.
+    Column("exclusive", String(60), nullable=False),
+    Column("due_at", DateTime(timezone=True), nullable=False),
+    Column("owner", String(120), nullable=False),  # the process that runs it; "" for none
+    Column("heartbeat_at", DateTime(timezone=True), nullable=True),
+    Column("attempts", Integer, nullable=False),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("doing", String(60), nullable=False),  # the phase that done and total count
+    Column("done", Integer, nullable=False),
+    Column("total", Integer, nullable=False),
+    Column("phase_started_at", DateTime(timezone=True), nullable=True),
+    Column("phase_started_with", Integer, nullable=False),  # `done` at that moment
+    Column("notes", Text, nullable=False),  # JSON: what a repeated attempt has to know
+    Column("result", Text, nullable=False),  # JSON
+    Column("error", Text, nullable=False),
+    Column("log", Text, nullable=False),  # its last lines
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("started_at", DateTime(timezone=True), nullable=True),
+    Column("finished_at", DateTime(timezone=True), nullable=True),
+    Index(
+        "one_job_waits",
+        "project_id",
+        "kind",
+        unique=True,
+        sqlite_where=text("state = 'queued'"),
+        postgresql_where=text("state = 'queued'"),
+    ),
+    Index(
+        "one_job_runs",
+        "exclusive",
+        unique=True,
+        sqlite_where=text("state = 'running'"),
+        postgresql_where=text("state = 'running'"),
+    ),
+    Index("jobs_of_project", "project_id", "id"),
+)
+
+# One row for one project that the loop looks after.
+watched = Table(
+    "watched",
+    metadata,
+    Column("project_id", Integer, primary_key=True),
+    Column("polled_at", DateTime(timezone=True), nullable=True),
+    # Tasks that changed in Label Studio up to this moment have been read.
+    Column("read_until", DateTime(timezone=True), nullable=True),
+)
+
+# One row for one annotation, as last read.
+answers = Table(
+    "answers",
+    metadata,
+    Column("annotation_id", Integer, primary_key=True),
+    Column("project_id", Integer, nullable=False),
+    Column("task_id", Integer, nullable=False),
+    Column("annotator", Integer, nullable=True),
+    Column("was_cancelled", Boolean, nullable=False),
+    Column("ground_truth", Boolean, nullable=False),
+    Column("lead_time", Float, nullable=True),  # seconds
+    Column("result", Text, nullable=False),  # JSON: its regions
+    # JSON: the regions of the prediction it began from; null: it began from none.
+    Column("shown", Text, nullable=True),
+    Column("updated_at", DateTime(timezone=True), nullable=True),
+    Index("answers_of_task", "project_id", "task_id"),
+)
+
+# The random share: tasks that were served for no other reason than chance.
+held_out = Table(
+    "held_out",
+    metadata,
+    Column("project_id", Integer, primary_key=True),
+    Column("task_id", Integer, primary_key=True),
+    Column("marked_at", DateTime(timezone=True), nullable=False),
+)
+
+# One row for one training and what became of it.
+rounds = Table(
+    "rounds",
+    metadata,
+    Column("project_id", Integer, primary_key=True),
+    Column("round", Integer, primary_key=True),
+    Column("job_id", Integer, nullable=False),
+    Column("state", String(12), nullable=False),  # training, judged, failed
+    Column("version", String(40), nullable=False),  # "" until it is trained
+    Column("content_hash", String(64), nullable=False),
+    Column("labels", Integer, nullable=False),  # images it was trained on
+    Column("boxes", Integer, nullable=False),
+    Column("judged_on", Integer, nullable=False),  # images of the random share
+    Column("quality", Text, nullable=False),  # JSON, see loop/round_store.py
+    Column("promoted", Boolean, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+)
+
+# Which model serves: the last row of a project that was not withdrawn.
+promotions = Table(
+    "promotions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("project_id", Integer, nullable=False),
+    Column("version", String(40), nullable=False),  # "base": the weights that MODEL names
+    Column("promoted_at", DateTime(timezone=True), nullable=False),
+    Column("withdrawn", Boolean, nullable=False),
+    Index("promotions_of_project", "project_id", "id"),
+)
+
+# Single values, such as the secret of the webhooks.
+kept = Table(
+    "kept",
+    metadata,
+    Column("name", String(60), primary_key=True),
+    Column("value", Text, nullable=False),
 )

@@ -70,15 +70,15 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Score a project's tasks, rank the unlabelled ones and publish the order."""
-    from backend.loop.assembly import build_round
+    from backend.loop.assembly import build_order_maker
 
     settings = _settings(
         strategy=None if strategy is None else strategy.value,
         queue_limit=limit,
         diversity_weight=diversity_weight,
     )
-    with build_round(settings) as a_round, _progress() as on_progress:
-        report = a_round.run(project_id, publish=not dry_run, on_progress=on_progress)
+    with build_order_maker(settings) as orders, _progress() as on_progress:
+        report = orders.run(project_id, publish=not dry_run, on_progress=on_progress)
     _print_warnings(report.warnings)
     if as_json:
         print(json.dumps(report.as_json()))

@@ -6,7 +6,10 @@ HardestFirstError
  ├── WeightsError           weights that are not allowed, not there, or cannot be loaded
  ├── ImageError             one image that cannot be fetched or decoded (the others go on)
  ├── LabelConfigError       a label config this backend cannot pre-annotate
+ ├── NothingToRankError     a project without unlabelled images that can be scored
  ├── StoreError             the local database cannot be read or written
+ ├── QueueError             jobs cannot be carried to a worker, or one stands in the way
+ ├── TrainingError          a training that cannot start or failed; the serving model stands
  └── LabelStudioError       Label Studio refused, or did not answer as it must
       ├── UnreachableError  no answer: it is down, or the address is wrong
       ├── AccessError       the token is wrong, expired or lacks the right
@@ -40,8 +43,20 @@ class LabelConfigError(HardestFirstError):
     """A label config this backend cannot pre-annotate."""
 
 
+class NothingToRankError(HardestFirstError):
+    """A project without unlabelled images that can be scored: it is empty, or done."""
+
+
 class StoreError(HardestFirstError):
     """The local database cannot be read or written."""
+
+
+class QueueError(HardestFirstError):
+    """Jobs cannot be carried to a worker, or a running one stands in the way of another."""
+
+
+class TrainingError(HardestFirstError):
+    """A training cannot start, or failed. The serving model stands."""
 
 
 class LabelStudioError(HardestFirstError):

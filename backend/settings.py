@@ -89,16 +89,49 @@ class Settings(BaseSettings):
     queue_limit: int = Field(
         500, ge=1, description="How many tasks are picked one by one for uncertainty and spread."
     )
+    validation_share: float = Field(
+        0.15,
+        ge=0.0,
+        lt=1.0,
+        description="Share of the tasks that is served at random instead of by rank: once "
+        "labelled, they judge the models and are never trained on.",
+    )
     publish: Literal["all", "queue"] = Field(
         "all",
         description="all: every unlabelled task gets boxes and a rank; queue: only the queue does.",
     )
+    train_after: int = Field(
+        50, ge=0, description="Newly labelled images that start a training; 0: only when asked."
+    )
+    train_steps: int = Field(
+        0, ge=0, description="Optimiser steps of a training; 0: by the number of images."
+    )
+    train_image_size: int = Field(
+        0, ge=0, description="Longer side, in pixels, of the images trained on; 0: as MODEL was."
+    )
+    train_batch: int = Field(16, ge=1, description="Images in one optimiser step.")
+    train_minutes: float = Field(
+        120.0, gt=0.0, description="A training that takes longer is ended, and the job says so."
+    )
+    target_map50: float = Field(
+        0.0, ge=0.0, le=1.0, description="mAP50 to reach before labelling may stop; 0: none set."
+    )
+    poll_seconds: int = Field(
+        60,
+        ge=5,
+        description="How often the worker looks at each project for what no event told it.",
+    )
     data_dir: Path = Field(
-        Path("var"), description="Scores, embeddings, the image cache and exported models."
+        Path("var"),
+        description="Scores, embeddings, trained models, the image cache and exported models.",
     )
     database_url: SecretStr = Field(
         SecretStr(""),
         description="SQLAlchemy URL of PostgreSQL; empty: SQLite under DATA_DIR.",
+    )
+    redis_url: SecretStr = Field(
+        SecretStr(""),
+        description="Redis that carries jobs between machines; empty: a file under DATA_DIR.",
     )
     basic_auth_user: str = Field("", description="User that Label Studio connects with.")
     basic_auth_pass: SecretStr = Field(SecretStr(""), description="Its password.")
@@ -142,6 +175,11 @@ class Settings(BaseSettings):
     def export_dir(self) -> Path:
         """Where models converted for this machine are kept."""
         return self.data_dir / "exports"
+
+    @property
+    def trained_dir(self) -> Path:
+        """Where trained models are kept."""
+        return self.data_dir / "trained"
 
 
 def load_settings(**overrides: Any) -> Settings:

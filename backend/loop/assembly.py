@@ -9,33 +9,18 @@ from functools import lru_cache
 from backend.errors import StoreError, WeightsError
 from backend.label_studio.client import Studio
 from backend.label_studio.doctor import Finding, diagnose
-from backend.label_studio.images import ImageSource
+from backend.loop.order import OrderMaker
 from backend.loop.predictor import Predictor
-from backend.loop.rounds import Round, RoundReport, published_queue
-from backend.loop.scoring import Scorer
+from backend.loop.published import OrderReport, published_queue
+from backend.loop.scorers import Scorers
 from backend.loop.store import Store
 from backend.loop.worker import ScoringWorker
 from backend.settings import Settings, load_settings
 
 
-def build_scorer(settings: Settings, store: Store) -> Scorer:
-    """Load the models and return what scores tasks with them.
-
-    Raises:
-        WeightsError: the weights are not allowed, not there, or cannot be loaded.
-    """
-    from backend.vision.models import load_models  # brings torch: only who scores pays for it
-
-    return Scorer(
-        models=load_models(settings),
-        store=store,
-        source=ImageSource.from_settings(settings),
-    )
-
-
 @contextmanager
-def build_round(settings: Settings) -> Iterator[Round]:
-    """A round, ready to run; what it holds is released at the end.
+def build_order_maker(settings: Settings) -> Iterator[OrderMaker]:
+    """What makes orders; what it holds is released at the end.
 
     Raises:
         HardestFirstError: Label Studio, the store or the weights are not usable.
@@ -46,12 +31,12 @@ def build_round(settings: Settings) -> Iterator[Round]:
         studio = opened.enter_context(Studio.from_settings(settings))
         # Asked before the models are loaded: a wrong token then fails at once.
         studio.whoami()
-        scorer = build_scorer(settings, store)
-        opened.callback(scorer.close)
-        yield Round(settings, studio, store, scorer)
+        scorers = Scorers(settings, store)
+        opened.callback(scorers.close)
+        yield OrderMaker(settings, studio, store, scorers)
 
 
-def read_queue(settings: Settings, project_id: int) -> RoundReport:
+def read_queue(settings: Settings, project_id: int) -> OrderReport:
     """The published order of a project; see `published_queue`."""
     store = Store.from_settings(settings)
     try:
@@ -85,7 +70,7 @@ def examine_setup(settings: Settings, project_id: int | None) -> list[Finding]:
 
 def build_worker(settings: Settings, store: Store) -> ScoringWorker:
     """The worker that owns the models of this process; not started yet."""
-    return ScoringWorker(lambda: build_scorer(settings, store))
+    return ScoringWorker(Scorers(settings, store))
 
 
 @lru_cache(maxsize=1)

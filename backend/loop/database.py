@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -92,14 +93,28 @@ class Database:
         """Insert rows, replacing those with the same primary key."""
         if not rows:
             return
-        insert = (
-            postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
-        )(table)
+        insert = self._insert(table)
         keys = [column.name for column in table.primary_key]
         values = {c.name: insert.excluded[c.name] for c in table.columns if c.name not in keys}
         connection.execute(
             insert.on_conflict_do_update(index_elements=keys, set_=values), list(rows)
         )
+
+    def insert_new(
+        self, connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Insert rows, but for those whose primary key is there."""
+        if rows:
+            connection.execute(self._insert(table).on_conflict_do_nothing(), list(rows))
+
+    def _insert(self, table: Table) -> Any:
+        postgres = self._engine.dialect.name == "postgresql"
+        return (postgresql.insert if postgres else sqlite.insert)(table)
+
+
+def utc(moment: datetime) -> datetime:
+    """A moment as stored, with its zone: SQLite forgets it, and UTC was written."""
+    return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment
 
 
 def _tune_sqlite(connection: Any, _record: Any) -> None:

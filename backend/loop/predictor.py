@@ -12,6 +12,7 @@ from backend.errors import HardestFirstError, StoreError
 from backend.label_studio.label_map import LabelMap
 from backend.label_studio.records import TaskRef
 from backend.label_studio.results import to_results
+from backend.loop.round_store import RoundStore
 from backend.loop.store import Publication, ScoredTask, Store
 from backend.loop.worker import ScoringWorker
 from backend.settings import Settings
@@ -39,6 +40,7 @@ class Predictor:
         self._settings = settings
         self._store = store
         self._worker = worker
+        self._rounds = RoundStore(store)
 
     def close(self) -> None:
         """Stop the worker and release the store."""
@@ -89,13 +91,15 @@ class Predictor:
     def _score_missing(
         self, project_id: int, missing: Sequence[TaskRef], label_config: str
     ) -> dict[int, ScoredTask]:
-        """What the loaded detector has scored, or scores now. Failures are logged, by task."""
+        """What the serving detector has scored, or scores now. Failures are logged, by task."""
         deadline = time.monotonic() + PREDICT_SECONDS
+        serving = self._rounds.serving(project_id)
         try:
-            detector = self._worker.detector_version(PREDICT_SECONDS)
+            base = self._worker.base_detector(PREDICT_SECONDS)
         except HardestFirstError as error:
             logger.error("project %s: %d tasks unanswered: %s", project_id, len(missing), error)
             return {}
+        detector = base if serving is None else serving.detector
         known = self._scored(project_id, detector, missing)
         fresh = [ref for ref in missing if ref.id not in known]
         if fresh:

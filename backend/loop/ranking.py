@@ -28,13 +28,15 @@ CROP_SHARE = 0.5
 class RankedTask:
     """One place of an order. Rank 1 is served first.
 
-    `uncertainty_score` is public: 0..1, lower = more uncertain.
+    `uncertainty_score` is public: 0..1, lower = more uncertain. A task that was picked at random
+    has its place by chance, whatever its score.
     """
 
     rank: int
     task_id: int
     uncertainty_score: float
     scores: ImageScores
+    picked_at_random: bool = False
 
 
 @dataclass(frozen=True)

@@ -66,9 +66,10 @@ class Scorer:
         self._source = source
         store.save_detector(self.detector_version, self.class_names)
 
-    def close(self) -> None:
-        """Close the connections to where images are."""
-        self._source.close()
+    @property
+    def models(self) -> Models:
+        """The detector and the encoder."""
+        return self._models
 
     @property
     def detector_version(self) -> str:
@@ -84,11 +85,6 @@ class Scorer:
     def encoder_name(self) -> str:
         """What identifies the encoder in the store."""
         return self._models.encoder.name
-
-    @property
-    def crop_view(self) -> str:
-        """The view of the store that holds the object crops: other boxes give other crops."""
-        return f"crops:{self.detector_version}"
 
     def score(
         self,
@@ -177,7 +173,7 @@ class Scorer:
             if len(seen.observation.object_embeddings)
         }
         self._store.save_embeddings(self.encoder_name, IMAGE_VIEW, images)
-        self._store.save_embeddings(self.encoder_name, self.crop_view, crops)
+        self._store.save_embeddings(self.encoder_name, crop_view(self.detector_version), crops)
         # Scores last: a stored score is the sign that the image's embeddings are stored too.
         self._store.save_scores(project_id, [self._scored(seen) for seen in batch])
 
@@ -195,6 +191,11 @@ class Scorer:
                 floor=self._models.detector.floor,
             ),
         )
+
+
+def crop_view(detector: str) -> str:
+    """The view of the store that holds a detector's object crops: other boxes, other crops."""
+    return f"crops:{detector}"
 
 
 def _mean_direction(rows: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from sqlalchemy import delete, func, select, update
 
 from backend.detections import Detections
 from backend.loop import tables
-from backend.loop.database import Database
+from backend.loop.database import Database, utc
 from backend.loop.packing import pack_detections, pack_vector, unpack_detections, unpack_vector
 from backend.uncertainty import ImageScores
 
@@ -346,9 +346,7 @@ def _scored_task(row: Any) -> ScoredTask:
 def _publication(row: Any) -> Publication:
     values = dict(row._mapping)
     values["strategy_weights"] = json.loads(values["strategy_weights"])
-    if values["created_at"].tzinfo is None:  # SQLite forgets the zone; UTC was written
-        values["created_at"] = values["created_at"].replace(tzinfo=timezone.utc)
-    return Publication(**values)
+    return Publication(**{**values, "created_at": utc(values["created_at"])})
 
 
 def _pairs(rows: Iterable[Any]) -> dict[Any, Any]:

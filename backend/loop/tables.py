@@ -120,8 +120,9 @@ jobs = Table(
         "project_id",
         "kind",
         unique=True,
-        sqlite_where=text("state = 'queued'"),
-        postgresql_where=text("state = 'queued'"),
+        # One that was interrupted keeps its place beside a new one: it has notes to finish by.
+        sqlite_where=text("state = 'queued' AND started_at IS NULL"),
+        postgresql_where=text("state = 'queued' AND started_at IS NULL"),
     ),
     Index(
         "one_job_runs",
@@ -131,6 +132,8 @@ jobs = Table(
         postgresql_where=text("state = 'running'"),
     ),
     Index("jobs_of_project", "project_id", "id"),
+    # Rounds name their job: the id of a forgotten one must not come back.
+    sqlite_autoincrement=True,
 )
 
 # One row for one project that the loop looks after.
@@ -180,10 +183,11 @@ rounds = Table(
     Column("state", String(12), nullable=False),  # training, judged, failed
     Column("version", String(40), nullable=False),  # "" until it is trained
     Column("content_hash", String(64), nullable=False),
+    Column("detector", String(64), nullable=False),  # as in scores
     Column("labels", Integer, nullable=False),  # images it was trained on
     Column("boxes", Integer, nullable=False),
     Column("judged_on", Integer, nullable=False),  # images of the random share
-    Column("quality", Text, nullable=False),  # JSON, see loop/round_store.py
+    Column("judgement", Text, nullable=False),  # JSON, see loop/judging.py
     Column("promoted", Boolean, nullable=False),
     Column("reason", Text, nullable=False),
     Column("seconds", Float, nullable=False),

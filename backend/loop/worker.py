@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
@@ -12,7 +12,8 @@ from queue import Empty, SimpleQueue
 
 from backend.errors import HardestFirstError
 from backend.label_studio.records import TaskRef
-from backend.loop.scoring import Scorer, ScoringReport
+from backend.loop.scorers import Scorers
+from backend.loop.scoring import ScoringReport
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +31,12 @@ class ScoringWorker:
     """Scores tasks for many callers at once, on one thread.
 
     Args:
-        load: loads the models; called once, on the worker's thread, when it starts.
+        scorers: the models; loaded on the worker's thread when it starts.
         max_batch: how many waiting tasks are taken at once.
     """
 
-    def __init__(self, load: Callable[[], Scorer], *, max_batch: int = 64) -> None:
-        self._load = load
+    def __init__(self, scorers: Scorers, *, max_batch: int = 64) -> None:
+        self._scorers = scorers
         self._loaded: Future[str] = Future()
         self._max_batch = max_batch
         self._queue: SimpleQueue[_Request | None] = SimpleQueue()
@@ -50,8 +51,8 @@ class ScoringWorker:
         self._queue.put(None)
         self._thread.join(timeout=30)
 
-    def detector_version(self, timeout: float) -> str:
-        """The version of the loaded detector; waits for it at most `timeout` seconds.
+    def base_detector(self, timeout: float) -> str:
+        """The version of the detector that MODEL names; waits for it at most `timeout` seconds.
 
         Raises:
             HardestFirstError: it cannot be loaded, or is not loaded in time.
@@ -88,24 +89,24 @@ class ScoringWorker:
 
     def _run(self) -> None:
         try:
-            scorer = self._load()
+            base = self._scorers.base()
         except Exception as error:
             logger.error("the models cannot be loaded: %s", error)
             self._loaded.set_exception(error)
             while (batch := self._next_batch()) is not None:
                 _finish(batch, f"the models cannot be loaded: {error}")
             return
-        self._loaded.set_result(scorer.detector_version)
+        self._loaded.set_result(base.detector_version)
         while (batch := self._next_batch()) is not None:
             try:
-                self._score(scorer, batch)
+                self._score(batch)
             except HardestFirstError as error:
                 _finish(batch, str(error))
             except Exception:
                 # The worker must outlive any one batch: the next request needs it.
                 logger.exception("scoring a batch failed")
                 _finish(batch, "scoring failed; the backend's log holds the details")
-        scorer.close()
+        self._scorers.close()
 
     def _next_batch(self) -> list[_Request] | None:
         batch: list[_Request] = []
@@ -120,13 +121,13 @@ class ScoringWorker:
             pass
         return batch
 
-    def _score(self, scorer: Scorer, batch: list[_Request]) -> None:
+    def _score(self, batch: list[_Request]) -> None:
         for key in {(request.project_id, request.label_config) for request in batch}:
             mine = [r for r in batch if (r.project_id, r.label_config) == key]
             project_id, label_config = key
-            report = scorer.score(
-                project_id, [request.task for request in mine], label_config=label_config
-            )
+            tasks = [request.task for request in mine]
+            with self._scorers.lent(project_id) as scorer:
+                report = scorer.score(project_id, tasks, label_config=label_config)
             for request in mine:
                 request.done.set_result(report.skipped.get(request.task.id))
 

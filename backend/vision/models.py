@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,23 @@ class Models:
     def long_side(self) -> int:
         """The longer side, in pixels, that pictures are best decoded at."""
         return self.detector.input_size
+
+    def with_detector(self, path: Path, settings: Settings) -> Models:
+        """The same encoder beside another detector.
+
+        Args:
+            path: its weights; the caller has made sure where they come from.
+            settings: on which device it runs, and where what it is converted to is kept.
+
+        Raises:
+            WeightsError: the weights cannot be loaded.
+        """
+        from backend.vision.engines import choose_device
+        from backend.vision.yolo import load_detector
+
+        device = choose_device(settings.device)
+        detector = load_detector(path, device=device, export_dir=settings.export_dir)
+        return Models(detector, self.encoder)
 
     def prepare(self, picture: Picture, *, embedded: bool = False) -> ImageInputs:
         """Scale one picture for both models. Cheap, and safe to call from many threads.

@@ -122,13 +122,16 @@ class YoloDetector:
             )
 
 
-def load_detector(path: Path, *, device: str, export_dir: Path) -> YoloDetector:
-    """Load a detector that lies inside MODEL_DIR.
+def load_detector(
+    path: Path, *, device: str, export_dir: Path, options: DecoderOptions | None = None
+) -> YoloDetector:
+    """Load a detector that lies where weights may be loaded from.
 
     Args:
         path: a .pt or .onnx file, or a folder with an OpenVINO model.
         device: "cpu" or "cuda:N". Exports run on the CPU in any case.
         export_dir: where a .pt converted for the CPU is kept.
+        options: which boxes are kept; None: as for scoring.
 
     Raises:
         WeightsError: it cannot be loaded, or is not a detector this project can decode.
@@ -142,6 +145,7 @@ def load_detector(path: Path, *, device: str, export_dir: Path) -> YoloDetector:
             class_names=foreign.class_names,
             spec=InputSpec(foreign.canvas, foreign.stride),
             has_features=False,
+            options=options,
         )
     engine: Engine
     if device == "cpu":
@@ -158,6 +162,7 @@ def load_detector(path: Path, *, device: str, export_dir: Path) -> YoloDetector:
         weights_hash=weights_hash,
         class_names=facts["class_names"],
         spec=InputSpec((side, side), int(facts["stride"])),
+        options=options,
     )
 
 

@@ -34,14 +34,15 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sqlite_autoincrement=True,
     )
     op.create_index(
         "one_job_waits",
         "jobs",
         ["project_id", "kind"],
         unique=True,
-        sqlite_where=sa.text("state = 'queued'"),
-        postgresql_where=sa.text("state = 'queued'"),
+        sqlite_where=sa.text("state = 'queued' AND started_at IS NULL"),
+        postgresql_where=sa.text("state = 'queued' AND started_at IS NULL"),
     )
     op.create_index(
         "one_job_runs",
@@ -86,10 +87,11 @@ def upgrade() -> None:
         sa.Column("state", sa.String(12), nullable=False),
         sa.Column("version", sa.String(40), nullable=False),
         sa.Column("content_hash", sa.String(64), nullable=False),
+        sa.Column("detector", sa.String(64), nullable=False),
         sa.Column("labels", sa.Integer, nullable=False),
         sa.Column("boxes", sa.Integer, nullable=False),
         sa.Column("judged_on", sa.Integer, nullable=False),
-        sa.Column("quality", sa.Text, nullable=False),
+        sa.Column("judgement", sa.Text, nullable=False),
         sa.Column("promoted", sa.Boolean, nullable=False),
         sa.Column("reason", sa.Text, nullable=False),
         sa.Column("seconds", sa.Float, nullable=False),

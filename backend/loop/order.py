@@ -1,0 +1,232 @@
+"""An order: list a project's tasks, score what is new, rank the unlabelled, publish the ranks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from functools import partial
+
+from backend.errors import NothingToRankError
+from backend.label_studio.client import Studio
+from backend.label_studio.label_map import LabelMap
+from backend.label_studio.publish import Published, fresh_version
+from backend.label_studio.publish import RankedTask as TaskToPublish
+from backend.label_studio.publish import publish as publish_order
+from backend.label_studio.records import ProjectInfo, TaskRef
+from backend.label_studio.results import to_results
+from backend.label_studio.tabs import show_tab
+from backend.loop.answer_store import AnswerStore
+from backend.loop.pool import Pool, PoolRanker
+from backend.loop.published import OrderReport, adopt_published, image_urls
+from backend.loop.ranking import RankedTask
+from backend.loop.scorers import Scorers
+from backend.loop.scoring import Scorer, ScoringReport
+from backend.loop.store import Publication, RankRow, Store
+from backend.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# (what is done, how much of it is done, how much there is)
+Progress = Callable[[str, int, int], None]
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """No progress shown."""
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """An order before it is sent."""
+
+    project: ProjectInfo
+    scorer: Scorer
+    label_map: LabelMap
+    tasks: Sequence[RankedTask]
+
+
+class OrderMaker:
+    """Makes orders for any project of one Label Studio.
+
+    Args:
+        settings: strategy, weights, thresholds.
+        studio: where tasks come from and orders go to.
+        store: what is kept.
+        scorers: the models.
+    """
+
+    def __init__(self, settings: Settings, studio: Studio, store: Store, scorers: Scorers) -> None:
+        self._settings = settings
+        self._studio = studio
+        self._store = store
+        self._scorers = scorers
+        self._answers = AnswerStore(store)
+        self._ranker = PoolRanker(settings, store)
+
+    def run(
+        self,
+        project_id: int,
+        *,
+        publish: bool = True,
+        version: str = "",
+        on_progress: Progress = silent,
+    ) -> OrderReport:
+        """Score, rank and, unless told not to, publish.
+
+        Scoring is stored batch by batch and the switch to the new order is one call: killed at
+        any point, Label Studio is left at the old order or at the new one.
+
+        Args:
+            project_id: the project.
+            publish: otherwise nothing changes in Label Studio.
+            version: a name from `fresh_version`, for a caller who must know it beforehand.
+            on_progress: told how far it is.
+
+        Raises:
+            LabelConfigError: the label config has no rectangles.
+            LabelStudioError: Label Studio does not answer, refuses, or the order did not arrive.
+            HardestFirstError: there is nothing to rank.
+        """
+        project = self._studio.project(project_id)
+        adopt_published(self._store, project)
+        tasks = list(self._studio.tasks(project_id))
+        self._answers.forget_absent(project_id, (task.id for task in tasks))
+        with self._scorers.lent(project_id) as scorer:
+            label_map = LabelMap.build(project.label_config, scorer.class_names)
+            scoring = scorer.score(
+                project_id,
+                tasks,
+                label_config=project.label_config,
+                on_progress=partial(on_progress, "scoring"),
+            )
+        pool = Pool(project_id, tasks, scorer.detector_version, scorer.encoder_name)
+        order = self._ranker.rank(pool)
+        report = self._report(project_id, scoring, order, tasks, label_map)
+        if publish:
+            self._check_rankable(project, tasks, order, scoring)
+            chosen = order if self._settings.publish == "all" else report.queue
+            self._hold_out(pool, chosen)
+            report.model_version = self._publish(
+                version or fresh_version(scorer.detector_version),
+                _Draft(project, scorer, label_map, chosen),
+                partial(on_progress, "publishing"),
+            )
+        return report
+
+    def _hold_out(self, pool: Pool, order: Sequence[RankedTask]) -> None:
+        """Keep which tasks of an order were picked at random, whatever the share becomes later."""
+        picked = [task.task_id for task in order if task.picked_at_random]
+        if not self._store.publication_detectors(pool.project_id):
+            # Answers from before the first order count as a random sample of the pool.
+            picked += [
+                task.id
+                for task in pool.tasks
+                if task.total_annotations and self._ranker.is_told(pool.project_id, task)
+            ]
+        self._answers.hold_out(pool.project_id, picked)
+
+    def _report(
+        self,
+        project_id: int,
+        scoring: ScoringReport,
+        order: Sequence[RankedTask],
+        tasks: Sequence[TaskRef],
+        label_map: LabelMap,
+    ) -> OrderReport:
+        queue = list(order[: self._settings.queue_limit])
+        return OrderReport(
+            project_id=project_id,
+            strategy=self._settings.strategy,
+            scored=scoring.scored,
+            reused=scoring.reused,
+            ranked=len(order),
+            skipped=scoring.skipped,
+            queue=queue,
+            image_urls=image_urls(self._studio, queue, tasks, label_map.data_field),
+            warnings=list(label_map.warnings()),
+        )
+
+    def _check_rankable(
+        self,
+        project: ProjectInfo,
+        tasks: Sequence[TaskRef],
+        order: Sequence[RankedTask],
+        scoring: ScoringReport,
+    ) -> None:
+        if order:
+            return
+        if not tasks:
+            remedy = "import images first"
+        elif all(task.is_labeled for task in tasks):
+            remedy = "every task is labelled; import more images, or you are done"
+        else:
+            reason = next(iter(scoring.skipped.values()), "unknown")
+            remedy = f"none of its unlabelled images could be scored, the first because: {reason}"
+        raise NothingToRankError(f"Project {project.id} has nothing to rank: {remedy}")
+
+    def _publish(self, version: str, draft: _Draft, on_progress: Callable[[int, int], None]) -> str:
+        # Kept before it is sent: should this run die after the switch, the next one adopts it.
+        self._keep(version, draft)
+        published = publish_order(
+            self._studio,
+            draft.project.id,
+            self._to_publish(draft),
+            version=version,
+            on_progress=on_progress,
+        )
+        self._keep_live(version, draft, published)
+        show_tab(self._studio, draft.project.id, published.version)
+        return published.version
+
+    def _to_publish(self, draft: _Draft) -> list[TaskToPublish]:
+        scored = self._store.scored_tasks(
+            draft.project.id,
+            draft.scorer.detector_version,
+            [task.task_id for task in draft.tasks],
+        )
+        return [
+            TaskToPublish(
+                task.task_id,
+                to_results(
+                    scored[task.task_id].detections,
+                    draft.scorer.class_names,
+                    draft.label_map,
+                    threshold=self._settings.model_score_threshold,
+                ),
+            )
+            for task in draft.tasks
+        ]
+
+    def _keep(self, version: str, draft: _Draft) -> None:
+        self._store.save_publication(
+            Publication(
+                model_version=version,
+                project_id=draft.project.id,
+                state="preparing",
+                detector=draft.scorer.detector_version,
+                encoder=draft.scorer.encoder_name,
+                strategy=self._settings.strategy,
+                diversity_weight=self._settings.diversity_weight,
+                strategy_weights=self._settings.strategy_weights,
+                ranked=len(draft.tasks),
+                created_at=datetime.now(timezone.utc),
+            ),
+            [
+                RankRow(place, task.task_id, task.uncertainty_score)
+                for place, task in enumerate(draft.tasks, start=1)
+            ],
+        )
+
+    def _keep_live(self, version: str, draft: _Draft, published: Published) -> None:
+        project_id = draft.project.id
+        if published.version != version:
+            # Tasks were deleted while the order was sent: it was sent anew without them.
+            vanished = set(published.vanished)
+            remaining = [task for task in draft.tasks if task.task_id not in vanished]
+            self._keep(published.version, replace(draft, tasks=remaining))
+        self._store.mark_live(project_id, published.version)
+        kept = [published.version, published.replaced, *published.left_over]
+        self._store.drop_publications(project_id, keep=kept)
+        detectors = self._store.publication_detectors(project_id)
+        self._store.drop_scores(project_id, keep_detectors=detectors)

@@ -1,0 +1,125 @@
+"""The published order: what Label Studio serves next, as rows to print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from backend.errors import HardestFirstError
+from backend.label_studio.client import Studio
+from backend.label_studio.images import browser_url
+from backend.label_studio.label_map import data_field
+from backend.label_studio.records import ProjectInfo, TaskRef
+from backend.loop.answer_store import AnswerStore
+from backend.loop.ranking import RankedTask
+from backend.loop.store import Store
+
+
+@dataclass
+class OrderReport:
+    """What was scored, ranked and published.
+
+    `queue` holds the first places; the scores in it are 0..1, lower = more uncertain.
+    `image_urls` says, by task id, where a browser finds the image.
+    """
+
+    project_id: int
+    strategy: str
+    scored: int = 0
+    reused: int = 0
+    ranked: int = 0
+    model_version: str | None = None
+    skipped: dict[int, str] = field(default_factory=dict)
+    queue: list[RankedTask] = field(default_factory=list)
+    image_urls: dict[int, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def queue_rows(self) -> list[dict[str, Any]]:
+        """The queue as `--json` prints it; `image_id` is the task id."""
+        return [
+            {
+                "rank": task.rank,
+                "image_id": task.task_id,
+                "uncertainty_score": round(task.uncertainty_score, 6),
+                "scores": {k: round(v, 6) for k, v in asdict(task.scores).items()},
+                "picked_at_random": task.picked_at_random,
+                "thumbnail": self.image_urls.get(task.task_id),
+            }
+            for task in self.queue
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as `--json` prints it."""
+        return {
+            "project_id": self.project_id,
+            "strategy": self.strategy,
+            "model_version": self.model_version,
+            "scored": self.scored,
+            "skipped": [
+                {"image_id": task_id, "reason": reason} for task_id, reason in self.skipped.items()
+            ],
+            "queue": self.queue_rows(),
+        }
+
+
+def adopt_published(store: Store, project: ProjectInfo) -> None:
+    """Mark live what Label Studio serves, should the run that published it have died right then."""
+    served = store.publication(project.id, project.model_version)
+    if served is not None and served.state == "preparing":
+        store.mark_live(project.id, served.model_version)
+
+
+def published_queue(studio: Studio, store: Store, project_id: int, limit: int) -> OrderReport:
+    """What Label Studio serves next: the published order, less what is labelled by now.
+
+    Raises:
+        HardestFirstError: nothing is published for this project.
+    """
+    project = studio.project(project_id)
+    adopt_published(store, project)
+    live = store.publication(project_id)
+    if live is None:
+        raise HardestFirstError(
+            f"Project {project_id} has no published order: "
+            f"run `python -m backend score {project_id}` first."
+        )
+    tasks = {task.id: task for task in studio.tasks(project_id) if not task.is_labeled}
+    open_ranks = [row for row in store.ranks(live.model_version) if row.task_id in tasks][:limit]
+    scored = store.scored_tasks(project_id, live.detector, [row.task_id for row in open_ranks])
+    by_chance = AnswerStore(store).held_out(project_id)
+    queue = [
+        RankedTask(
+            row.rank,
+            row.task_id,
+            row.uncertainty_score,
+            scored[row.task_id].scores,
+            picked_at_random=row.task_id in by_chance,
+        )
+        for row in open_ranks
+    ]
+    report = OrderReport(
+        project_id=project_id,
+        strategy=live.strategy,
+        ranked=live.ranked,
+        model_version=live.model_version,
+        queue=queue,
+        image_urls=image_urls(studio, queue, tasks.values(), data_field(project.label_config)),
+    )
+    if project.model_version != live.model_version:
+        report.warnings.append(
+            f"Label Studio serves {project.model_version or 'no version'!r} instead of this order: "
+            f"run `python -m backend doctor {project_id}`"
+        )
+    return report
+
+
+def image_urls(
+    studio: Studio, queue: Sequence[RankedTask], tasks: Iterable[TaskRef], field_name: str
+) -> dict[int, str]:
+    """Task id -> where a browser that is logged in to Label Studio finds its image."""
+    data = {task.id: task.data for task in tasks}
+    return {
+        place.task_id: browser_url(studio.url, place.task_id, str(data[place.task_id][field_name]))
+        for place in queue
+    }

@@ -1,0 +1,130 @@
+"""What a handler is given: the job, and its ways to report, to remember and to be stopped."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import Any
+
+from backend.errors import StoreError
+from backend.jobs.claims import Claim
+from backend.jobs.records import Job, JobProgress, cut, tail
+from backend.jobs.stopping import JobCancelled, JobInterrupted, JobLost
+
+logger = logging.getLogger(__name__)
+
+OnProgress = Callable[[str, int, int], None]
+
+
+class JobContext:
+    """One running job, seen from its handler. Safe to use from several threads.
+
+    Args:
+        claim: the job in the hands of this process.
+        stopping: whether this process is shutting down.
+        on_progress: is told (doing, done, total) too, beside the table.
+    """
+
+    def __init__(
+        self,
+        claim: Claim,
+        *,
+        stopping: Callable[[], bool],
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        self._claim = claim
+        self._stopping = stopping
+        self._on_progress = on_progress
+        self._lock = threading.Lock()
+        self._progress = JobProgress(log=claim.job.log)
+        self._notes = dict(claim.job.notes)
+        self._cancelled = False
+        self._lost = False
+
+    @property
+    def job(self) -> Job:
+        """The job as it was when it began."""
+        return self._claim.job
+
+    @property
+    def notes(self) -> Mapping[str, Any]:
+        """What this attempt and those before it have noted."""
+        return self._notes
+
+    def note(self, **values: Any) -> None:
+        """Add to the notes, stored at once: an attempt after a kill sees them.
+
+        Raises:
+            JobLost: the job is another process's by now.
+            StoreError: they could not be stored.
+        """
+        with self._lock:
+            self._notes.update(values)
+            self._claim.note(self._notes)
+
+    def progress(self, doing: str, done: int, total: int) -> None:
+        """`done` of `total` steps of the phase `doing` are behind us.
+
+        Stored at once when a phase begins or ends, else by the next heartbeat.
+
+        Raises:
+            JobStopped: see `check`.
+        """
+        with self._lock:
+            before = self._progress
+            begins = doing != before.doing or before.phase_started_at is None
+            after = replace(before, doing=cut(doing, 60), done=done, total=total)
+            if begins:
+                now = datetime.now(timezone.utc)
+                after = replace(after, phase_started_at=now, phase_started_with=done)
+            self._progress = after
+        if begins or before.done < total <= done:
+            self.beat()
+        if self._on_progress is not None:
+            self._on_progress(doing, done, total)
+        self.check()
+
+    def log(self, line: str) -> None:
+        """Add a line to the job's log, of which the last lines are kept; stored soon."""
+        with self._lock:
+            self._progress = replace(self._progress, log=tail([*self._progress.log, line]))
+
+    def check(self) -> None:
+        """Go on, or stop here.
+
+        Raises:
+            JobCancelled: somebody cancelled the job.
+            JobInterrupted: the worker is shutting down.
+            JobLost: the job is another process's by now.
+        """
+        if self._lost:
+            raise JobLost
+        if self._cancelled:
+            raise JobCancelled
+        if self._stopping():
+            raise JobInterrupted
+
+    def beat(self) -> None:
+        """Store the progress, keep the lease, hear of a cancel. Called about once a second."""
+        with self._lock:
+            try:
+                self._cancelled = self._claim.report(self._progress)
+            except JobLost:
+                self._lost = True
+            except StoreError as error:
+                logger.warning("%s could not be heard of: %s", self.job, error)
+
+    def end(self, state: str, *, result: str = "{}", error: str = "") -> None:
+        """Store how the job ended: done, failed or cancelled, or queued to give it back."""
+        with self._lock:
+            if state == "queued":
+                self._claim.give_back(self._progress)
+            else:
+                self._claim.end(state, self._progress, result=result, error=error)
+
+    def excuse(self) -> None:
+        """Do not count this attempt: the process ends before the handler does."""
+        self._claim.excuse()

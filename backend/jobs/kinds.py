@@ -1,0 +1,22 @@
+"""The kinds of jobs, and which of them never run at the same time."""
+
+from __future__ import annotations
+
+SCORE = "score"
+PUBLISH = "publish"
+TRAIN = "train"
+AUTO_LABEL = "auto-label"
+POLL = "poll"
+CLEAN_UP = "clean-up"
+KINDS = (SCORE, PUBLISH, TRAIN, AUTO_LABEL, POLL, CLEAN_UP)
+
+_CHANGE_THE_ORDER = (SCORE, PUBLISH, AUTO_LABEL)
+
+
+def exclusive(kind: str, project_id: int) -> str:
+    """What jobs share of which only one may run: one training, one change of the order a project.
+
+    >>> exclusive("publish", 3) == exclusive("auto-label", 3), exclusive("train", 3)
+    (True, '3:train')
+    """
+    return f"{project_id}:{'order' if kind in _CHANGE_THE_ORDER else kind}"

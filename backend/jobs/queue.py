@@ -1,0 +1,309 @@
+"""The queue of jobs: submit, look up, cancel, claim, and put right what was interrupted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from huey.api import Huey
+from sqlalchemy import ColumnElement, and_, case, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from backend.errors import QueueError, StoreError
+from backend.jobs.claims import Claim, running, stands_in_the_way, take, unblocked
+from backend.jobs.messages import Messages
+from backend.jobs.owners import new_owner
+from backend.jobs.records import CANCELLED, DONE, FAILED, QUEUED, RUNNING, Job, job_of
+from backend.jobs.sweeping import Sweeper
+from backend.loop import tables
+from backend.loop.database import Database, utc
+
+LEASE_SECONDS = 30.0
+
+c = tables.jobs.c
+
+
+class JobQueue:
+    """The jobs of one database. Safe to use from several threads, processes and machines.
+
+    Args:
+        database: holds the table of jobs, which alone decides.
+        huey: carries word to the workers (see `make_huey`); one queue for each Huey.
+        lease_seconds: a job whose process was not heard of for so long goes to another one.
+
+    Raises:
+        StoreError: (from each method) the database failed.
+    """
+
+    def __init__(
+        self, database: Database, huey: Huey, *, lease_seconds: float = LEASE_SECONDS
+    ) -> None:
+        self._database = database
+        self._sweeper = Sweeper(database, lease_seconds)
+        self.messages = Messages(huey)
+
+    # --- asking for jobs ----------------------------------------------------------------------
+
+    def submit(
+        self,
+        kind: str,
+        project_id: int,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        exclusive: str = "",
+        delay: float = 0.0,
+    ) -> Job:
+        """Ask for a job, to be begun in `delay` seconds or later.
+
+        At most one new job of a kind and project waits: asking again returns the waiting one,
+        with its own payload, due at the earlier of both moments. One that runs already, or was
+        interrupted, is not taken for it: it may have missed what just happened.
+
+        Args:
+            kind: which handler runs it; at most 20 characters.
+            project_id: the project in Label Studio.
+            payload: what the handler is told, as JSON takes it.
+            exclusive: jobs that share it never run at the same time; "PROJECT:KIND" by default.
+            delay: seconds.
+        """
+        now = _now()
+        due_at = now + timedelta(seconds=delay)
+        values = _new_job(kind, project_id, payload, exclusive, now) | {"due_at": due_at}
+        while True:
+            waiting = self._waiting(project_id, kind, due_at)
+            if waiting is not None:
+                return waiting
+            job = self._insert(values)
+            if job is None:  # another process was quicker
+                continue
+            if delay <= 0:
+                self.messages.send([job.id])
+            return job
+
+    def cancel(self, job_id: int) -> Job:
+        """Cancel a queued job at once, or ask a running one to stop; a finished one stays.
+
+        Raises:
+            QueueError: there is no such job.
+        """
+        query = (
+            update(tables.jobs)
+            .where(c.id == job_id, c.state.in_((QUEUED, RUNNING)))
+            .values(
+                cancel_requested=True,
+                state=case((c.state == QUEUED, CANCELLED), else_=c.state),
+                finished_at=case((c.state == QUEUED, _now()), else_=None),
+            )
+        )
+        with self._database.begin() as connection:
+            connection.execute(query)
+        return self.get(job_id)
+
+    # --- looking up ---------------------------------------------------------------------------
+
+    def get(self, job_id: int) -> Job:
+        """One job.
+
+        Raises:
+            QueueError: there is no such job.
+        """
+        found = self._select(c.id == job_id)
+        if not found:
+            raise QueueError(f"there is no job {job_id}: `python -m backend jobs` lists them")
+        return found[0]
+
+    def list(
+        self,
+        project_id: int | None = None,
+        states: Sequence[str] = (),
+        limit: int = 50,
+        *,
+        kinds: Sequence[str] = (),
+    ) -> tuple[Job, ...]:
+        """The newest jobs first: of one project or all, in these states and kinds or any."""
+        where = [] if project_id is None else [c.project_id == project_id]
+        if states:
+            where.append(c.state.in_(states))
+        if kinds:
+            where.append(c.kind.in_(kinds))
+        return self._select(*where, limit=limit)
+
+    def latest(self, project_id: int, kind: str) -> Job | None:
+        """The newest job of a kind, finished or not."""
+        found = self._select(c.project_id == project_id, c.kind == kind, limit=1)
+        return found[0] if found else None
+
+    def recent_failures(self, project_id: int, kind: str) -> tuple[int, datetime | None]:
+        """How many failed since the last one that was done, and when the last of them did."""
+        mine = and_(c.project_id == project_id, c.kind == kind)
+        last_done = select(func.coalesce(func.max(c.id), 0)).where(mine, c.state == DONE)
+        query = select(func.count(), func.max(c.finished_at)).where(
+            mine, c.state == FAILED, c.id > last_done.scalar_subquery()
+        )
+        with self._database.begin() as connection:
+            count, last = connection.execute(query).one()
+        return count, last and utc(last)
+
+    # --- running them -------------------------------------------------------------------------
+
+    def claim(self, job_id: int) -> Claim | None:
+        """Take a job that is due into this process's hands.
+
+        None when it is not queued any more, not due yet, or another one stands in its way: that
+        one's end sends word again.
+        """
+        return self._take(and_(c.id == job_id, c.due_at <= _now()))
+
+    def claim_now(
+        self,
+        kind: str,
+        project_id: int,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        exclusive: str = "",
+    ) -> Claim:
+        """Make a job that is in this process's hands from the start.
+
+        One of this kind that waits becomes it. Notes of an interrupted one stay with it only if
+        it was asked for the same; a half-done job of another wish begins anew.
+
+        Raises:
+            QueueError: a job of the same exclusive key stands in the way.
+        """
+        self.sweep()
+        values = _new_job(kind, project_id, payload, exclusive, _now())
+        text = values["payload"]
+        notes = case((c.payload == text, c.notes), else_="{}")
+        of_kind = and_(c.project_id == project_id, c.kind == kind, c.state == QUEUED)
+        while True:
+            # An interrupted one is older than a new one.
+            waiting = select(func.min(c.id)).where(of_kind).scalar_subquery()
+            claim = self._take(c.id == waiting, payload=text, notes=notes)
+            if claim is not None:
+                return claim
+            self._refuse_if_blocked(values["exclusive"])
+            owner = new_owner()
+            started = {"owner": owner, "attempts": 1, "started_at": values["created_at"]}
+            job = self._insert(values | running(owner) | started)
+            if job is not None:
+                return Claim(self._database, job, owner, self._tell_waiting)
+
+    def sweep(self) -> None:
+        """Put jobs whose process is gone back into the queue, and tell of all that are due."""
+        self._sweeper.sweep()
+        self.messages.send(self._startable())
+
+    def prune(self, keep_days: float = 30.0, *, kinds: Sequence[str] = ()) -> int:
+        """Forget jobs that ended more than so many days ago, of these kinds or any.
+
+        Returns:
+            How many.
+        """
+        old = c.finished_at < _now() - timedelta(days=keep_days)
+        if kinds:
+            old = and_(old, c.kind.in_(kinds))
+        with self._database.begin() as connection:
+            return connection.execute(
+                delete(tables.jobs).where(c.state.in_((DONE, FAILED, CANCELLED)), old)
+            ).rowcount
+
+    # --- the statements -----------------------------------------------------------------------
+
+    def _select(self, *where: ColumnElement[bool], limit: int | None = None) -> tuple[Job, ...]:
+        query = select(tables.jobs).where(*where).order_by(c.id.desc()).limit(limit)
+        with self._database.begin() as connection:
+            return tuple(job_of(row) for row in connection.execute(query))
+
+    def _waiting(self, project_id: int, kind: str, due_at: datetime) -> Job | None:
+        """The new job that waits, due at `due_at` at the latest."""
+        found = self._select(
+            c.project_id == project_id, c.kind == kind, c.state == QUEUED, c.started_at.is_(None)
+        )
+        if not found or found[0].due_at <= due_at:
+            return found[0] if found else None
+        earlier = update(tables.jobs).where(c.id == found[0].id, c.state == QUEUED)
+        with self._database.begin() as connection:
+            connection.execute(earlier.values(due_at=due_at))
+        return self.get(found[0].id)
+
+    def _insert(self, values: Mapping[str, Any]) -> Job | None:
+        """None where an index of the table refuses it."""
+        try:
+            with self._database.begin() as connection:
+                query = insert(tables.jobs).values(values).returning(tables.jobs)
+                return job_of(connection.execute(query).one())
+        except StoreError as error:
+            if isinstance(error.__cause__, IntegrityError):
+                return None
+            raise
+
+    def _take(self, which: ColumnElement[bool], **values: Any) -> Claim | None:
+        try:
+            return take(self._database, self._tell_waiting, which, **values)
+        except StoreError as error:
+            if isinstance(error.__cause__, IntegrityError):
+                return None
+            raise
+
+    def _refuse_if_blocked(self, exclusive: str) -> None:
+        found = self._select(c.exclusive == exclusive, stands_in_the_way(c), limit=1)
+        if not found:
+            return
+        job = found[0]
+        if job.state == RUNNING:
+            raise QueueError(
+                f"{job} is running for project {job.project_id} right now: wait for it, "
+                f"or stop it with `python -m backend jobs --cancel {job.id}`"
+            )
+        raise QueueError(
+            f"{job} of project {job.project_id} was interrupted and has to be finished first: "
+            f"start a worker, or drop it with `python -m backend jobs --cancel {job.id}`"
+        )
+
+    def _startable(self, *where: ColumnElement[bool]) -> tuple[int, ...]:
+        query = (
+            select(c.id)
+            .where(c.state == QUEUED, c.due_at <= _now(), unblocked(), *where)
+            .order_by(c.id)
+        )
+        with self._database.begin() as connection:
+            return tuple(connection.execute(query).scalars())
+
+    def _tell_waiting(self, exclusive: str) -> None:
+        self.messages.send(self._startable(c.exclusive == exclusive))
+
+
+def _new_job(
+    kind: str,
+    project_id: int,
+    payload: Mapping[str, Any] | None,
+    exclusive: str,
+    now: datetime,
+) -> dict[str, Any]:
+    """The columns of a job that was just asked for."""
+    return {
+        "project_id": project_id,
+        "kind": kind,
+        "state": QUEUED,
+        "payload": json.dumps(dict(payload or {}), sort_keys=True),
+        "exclusive": exclusive or f"{project_id}:{kind}",
+        "due_at": now,
+        "owner": "",
+        "attempts": 0,
+        "cancel_requested": False,
+        "doing": "",
+        "done": 0,
+        "total": 0,
+        "phase_started_with": 0,
+        "notes": "{}",
+        "result": "{}",
+        "error": "",
+        "log": "",
+        "created_at": now,
+    }
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)

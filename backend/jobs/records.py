@@ -1,0 +1,131 @@
+"""What is known of a job."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from sqlalchemy import Row
+
+from backend.loop.database import utc
+
+QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
+
+LOG_LINES = 50
+LOG_BYTES = 8000
+_LINE_BYTES = 500
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job, as it was when it was read.
+
+    `state` is queued, running, done, failed or cancelled. `exclusive`: jobs that share it never
+    run at the same time. `attempts` counts how often it was begun and not given back in order.
+    `doing` names its phase, of which `done` of `total` steps are behind it; `seconds_left` is for
+    that phase, None while nothing can be said. `notes` is what a repeated attempt has to know,
+    `result` what it returned, `error` the line that says why it failed, `log` its last lines.
+    """
+
+    id: int
+    project_id: int
+    kind: str
+    state: str
+    payload: Mapping[str, Any]
+    exclusive: str
+    attempts: int
+    cancel_requested: bool
+    doing: str
+    done: int
+    total: int
+    seconds_left: float | None
+    notes: Mapping[str, Any]
+    result: Mapping[str, Any]
+    error: str
+    log: tuple[str, ...]
+    created_at: datetime
+    due_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON takes it; moments are ISO 8601 in UTC."""
+        return {
+            name: value.isoformat() if isinstance(value, datetime) else value
+            for name, value in asdict(self).items()
+        }
+
+    def __str__(self) -> str:
+        return f"job {self.id} ({self.kind})"
+
+
+@dataclass(frozen=True)
+class JobProgress:
+    """How far a running job is, and its last lines."""
+
+    doing: str = ""
+    done: int = 0
+    total: int = 0
+    phase_started_at: datetime | None = None
+    phase_started_with: int = 0
+    log: tuple[str, ...] = ()
+
+    def columns(self) -> dict[str, Any]:
+        """As the table keeps it."""
+        return {**vars(self), "log": "\n".join(self.log)}
+
+
+def job_of(row: Row[Any]) -> Job:
+    """The job of one row of the table."""
+    return Job(
+        id=row.id,
+        project_id=row.project_id,
+        kind=row.kind,
+        state=row.state,
+        payload=json.loads(row.payload),
+        exclusive=row.exclusive,
+        attempts=row.attempts,
+        cancel_requested=row.cancel_requested,
+        doing=row.doing,
+        done=row.done,
+        total=row.total,
+        seconds_left=_seconds_left(row),
+        notes=json.loads(row.notes),
+        result=json.loads(row.result),
+        error=row.error,
+        log=tuple(row.log.split("\n")) if row.log else (),
+        created_at=utc(row.created_at),
+        due_at=utc(row.due_at),
+        started_at=row.started_at and utc(row.started_at),
+        finished_at=row.finished_at and utc(row.finished_at),
+    )
+
+
+def _seconds_left(row: Row[Any]) -> float | None:
+    """At the rate since the phase began."""
+    steps = row.done - row.phase_started_with
+    if row.state != RUNNING or row.phase_started_at is None or steps <= 0:
+        return None
+    elapsed = (datetime.now(timezone.utc) - utc(row.phase_started_at)).total_seconds()
+    return float(max(0.0, elapsed) / steps * max(0, row.total - row.done))
+
+
+def tail(lines: Iterable[str]) -> tuple[str, ...]:
+    """The last lines: at most `LOG_LINES`, and `LOG_BYTES` as UTF-8."""
+    kept: list[str] = []
+    size = 0
+    for line in reversed([cut(line, _LINE_BYTES) for line in lines][-LOG_LINES:]):
+        size += len(line.encode()) + 1
+        if size > LOG_BYTES:
+            break
+        kept.append(line)
+    return tuple(reversed(kept))
+
+
+def cut(text: str, size: int) -> str:
+    """One line that any database takes: no line ends, no NUL, valid UTF-8 of `size` bytes."""
+    line = " ".join(text.replace("\0", "").splitlines())
+    return line.encode("utf-8", "replace")[:size].decode("utf-8", "ignore")

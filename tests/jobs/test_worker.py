@@ -1,0 +1,164 @@
+"""Real workers, killed and stopped: no job is lost, and no effect doubled."""
+
+from __future__ import annotations
+
+import subprocess
+
+from backend.jobs.records import Job
+from tests.jobs.conftest import Plant, eventually, killed, stopped
+
+
+def submitted(plant: Plant, kind: str = "effect") -> Job:
+    return plant.queue.submit(kind, 3)
+
+
+def begun(plant: Plant, kind: str = "effect") -> tuple[Job, subprocess.Popen[str]]:
+    """A job that holds in a worker, after its effect was noted."""
+    plant.hold.touch()
+    job = submitted(plant, kind)
+    worker = plant.start_worker()
+    eventually(lambda: plant.queue.get(job.id).doing == "waiting", f"{job} waits")
+    return job, worker
+
+
+def killed_and_finished_by_another(plant: Plant) -> None:
+    job, worker = begun(plant)
+    killed(worker)
+    plant.hold.unlink()
+    plant.start_worker()
+    done = plant.wait_for(job, "done")
+    assert plant.effects == [f"effect {job.id}"]
+    assert done.result == {"attempts": 2}
+
+
+def test_a_killed_worker_loses_no_job_and_doubles_no_effect(plant: Plant) -> None:
+    killed_and_finished_by_another(plant)
+
+
+def test_a_killed_worker_of_a_large_plant(large_plant: Plant) -> None:
+    killed_and_finished_by_another(large_plant)
+
+
+def test_lost_messages_lose_no_job_and_doubled_ones_run_nothing_twice(plant: Plant) -> None:
+    job = submitted(plant)
+    message = plant.huey.storage.enqueued_items()[0]
+    plant.huey.flush()
+    plant.start_worker()
+    plant.wait_for(job, "done")
+    other = plant.queue.submit("effect", 4)
+    for _ in range(5):
+        plant.huey.storage.enqueue(bytes(message).replace(b"%d" % job.id, b"%d" % other.id))
+        plant.huey.storage.enqueue(bytes(message))
+    plant.wait_for(other, "done")
+    eventually(lambda: plant.huey.pending_count() == 0, "all messages were heard")
+    assert sorted(plant.effects) == sorted([f"effect {job.id}", f"effect {other.id}"])
+    assert plant.queue.get(job.id).attempts == 1
+
+
+def test_several_workers_of_a_large_plant_share_the_jobs(large_plant: Plant) -> None:
+    jobs = [large_plant.queue.submit("effect", project) for project in range(20)]
+    for _ in range(2):
+        large_plant.start_worker()
+    for job in jobs:
+        large_plant.wait_for(job, "done")
+    assert sorted(large_plant.effects) == sorted(f"effect {job.id}" for job in jobs)
+
+
+def test_jobs_of_one_exclusive_key_never_overlap(plant: Plant) -> None:
+    jobs = [
+        plant.queue.submit(kind, project, {"seconds": 0.1}, exclusive="one")
+        for kind in ("red", "blue")
+        for project in (1, 2, 3)
+    ]
+    for _ in range(2):
+        plant.start_worker()
+    for job in jobs:
+        plant.wait_for(job, "done")
+    begins, ends = plant.effects[::2], plant.effects[1::2]
+    assert len(begins) == 6
+    assert [line.replace("begin", "end") for line in begins] == ends
+
+
+def test_jobs_of_different_keys_overlap(plant: Plant) -> None:
+    for kind in ("red", "blue"):
+        plant.queue.submit(kind, 3, {"seconds": 60})
+    plant.start_worker()
+    eventually(lambda: len(plant.effects) == 2, "both run at the same time")
+    assert sorted(plant.effects) == ["begin blue", "begin red"]
+    (plant.folder / "let-go").touch()
+    eventually(lambda: len(plant.effects) == 4, "both end")
+
+
+def test_a_delayed_job_runs_when_it_is_due(plant: Plant) -> None:
+    plant.start_worker()
+    job = plant.queue.submit("effect", 3, delay=0.5)
+    done = plant.wait_for(job, "done")
+    assert done.started_at is not None
+    assert done.started_at >= job.due_at
+
+
+def test_a_running_job_is_cancelled(plant: Plant) -> None:
+    job, _ = begun(plant)
+    plant.queue.cancel(job.id)
+    plant.wait_for(job, "cancelled")
+    plant.hold.unlink()
+    after = submitted(plant)
+    plant.wait_for(after, "done")
+
+
+def test_a_stopped_worker_gives_its_job_back(plant: Plant) -> None:
+    job, worker = begun(plant)
+    assert stopped(worker) == 0
+    back = plant.queue.get(job.id)
+    assert (back.state, back.attempts, back.notes) == ("queued", 0, {"written": True})
+    plant.hold.unlink()
+    plant.start_worker()
+    assert plant.wait_for(job, "done").result == {"attempts": 1}
+    assert plant.effects == [f"effect {job.id}"]
+
+
+def test_a_worker_with_a_deaf_handler_ends_all_the_same(plant: Plant) -> None:
+    plant.hold.touch()
+    job = submitted(plant, "deaf")
+    worker = plant.start_worker()
+    eventually(lambda: plant.effects == ["deaf"], "it runs")
+    assert stopped(worker) == 1
+    plant.queue.sweep()
+    back = plant.queue.get(job.id)
+    assert (back.state, back.attempts) == ("queued", 0)
+
+
+def test_a_job_that_kills_its_worker_fails_the_third_time(plant: Plant) -> None:
+    job = submitted(plant, "crash")
+    for _ in range(3):
+        plant.start_worker().wait(timeout=60)
+    plant.queue.sweep()
+    failed = plant.queue.get(job.id)
+    assert failed.state == "failed"
+    assert "killed or lost 3 times" in failed.error
+    assert plant.effects == ["crash"] * 3
+
+
+def test_a_worker_finishes_a_foreground_run_that_died(plant: Plant) -> None:
+    plant.hold.touch()
+    foreground = plant.start_foreground("effect")
+    eventually(
+        lambda: [job.doing for job in plant.queue.list()] == ["waiting"], "the foreground run waits"
+    )
+    job = plant.queue.list()[0]
+    second = plant.start_foreground("effect")
+    _, said = second.communicate(timeout=60)
+    assert f"job {job.id} (effect) is running for project 3 right now" in said
+    killed(foreground)
+    plant.hold.unlink()
+    plant.start_worker()
+    plant.wait_for(job, "done")
+    assert plant.effects == [f"effect {job.id}"]
+
+
+def test_the_worker_ticks(plant: Plant) -> None:
+    worker = plant.start_worker()
+    eventually((plant.folder / "ticked").exists, "on_tick was called")
+    assert stopped(worker) == 0
+    assert worker.stderr is not None
+    assert worker.stderr.read() == ""

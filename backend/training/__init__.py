@@ -1,0 +1,1 @@
+"""From annotations to a trained detector, and to how good it is."""

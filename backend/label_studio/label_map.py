@@ -1,8 +1,9 @@
 """Which of the project's labels each of the detector's classes is.
 
-The label config must have a RectangleLabels control on an Image. Of several, the first one (in the
-order of the config) that has a label for at least one class is taken. A class finds its label by
-name: the same name first, then the same but for case, then one of the label's `predicted_values`
+The label config must have a RectangleLabels control on an Image. Of several, the one that has a
+label for most classes is taken, the first of them (in the order of the config) on a tie: so a model
+trained on a control's own labels stays with that control. A class finds its label by name: the same
+name first, then the same but for case, then one of the label's `predicted_values`
 (comma-separated), each in the order of the config.
 """
 
@@ -82,13 +83,13 @@ class LabelMap:
         """
         controls = rectangle_controls(config)
         maps = [cls._of(control, class_names) for control in controls]
-        return next((found for found in maps if found.labels), maps[0])
+        return max(maps, key=lambda found: len(found.labels))
 
     @classmethod
     def _of(cls, control: RectangleControl, class_names: Sequence[str]) -> LabelMap:
         labels = {}
         for name in class_names:
-            label = _match(name, control.labels)
+            label = match_label(name, control.labels)
             if label is not None:
                 labels[name] = label.name
         used = set(labels.values())
@@ -209,7 +210,8 @@ def _label(key: str, tag: Any) -> Label:
     )
 
 
-def _match(name: str, labels: Sequence[Label]) -> Label | None:
+def match_label(name: str, labels: Sequence[Label]) -> Label | None:
+    """The label that `name` means, by the rules at the top of this file; None: none does."""
     folded = name.strip().casefold()
     rules: tuple[Callable[[Label], bool], ...] = (
         lambda label: name in (label.name, label.shown),

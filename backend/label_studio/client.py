@@ -1,25 +1,17 @@
 """The few Label Studio calls this project makes, over label-studio-sdk.
 
-Never `GET /api/projects/ID/next`: it locks a task for the caller. Never `GET /api/tasks/ID`: a task
-without predictions makes Label Studio call the backend. Reads are retried; an import is not, for a
-repeated import doubles predictions.
+Never `GET /api/projects/ID/next`: it locks a task for the caller. Reads are retried; an import is
+not, for a repeated import doubles predictions.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import httpx
-from label_studio_sdk import LabelStudio
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
-
-from backend.errors import LabelStudioError, SettingsError
-from backend.label_studio.auth import TokenAuth
+from backend.errors import LabelStudioError
 from backend.label_studio.records import (
-    AnnotationRef,
     BackendInfo,
     PredictionRef,
     ProjectInfo,
@@ -28,8 +20,7 @@ from backend.label_studio.records import (
     ViewInfo,
     WebhookInfo,
 )
-from backend.label_studio.transport import speaking_to
-from backend.settings import Settings
+from backend.label_studio.task_reading import TaskReading
 
 __all__ = ["UNCERTAINTY_SAMPLING", "ProjectInfo", "Studio", "TaskRef"]
 
@@ -39,71 +30,11 @@ UNCERTAINTY_SAMPLING = "Uncertainty sampling"
 LONG_TIMEOUT_S = 900.0
 
 
-class Studio:
+class Studio(TaskReading):
     """A Label Studio, seen through the eyes of one account. Safe for several threads.
 
-    Args:
-        url: its address, with the scheme.
-        api_key: a personal access token, or a legacy token.
-        timeout: seconds to wait for an answer (imports and deletions wait longer).
-        retries: how often a failed read is tried again.
-        transport: where requests go instead of the network; for tests.
-
-    Raises:
-        SettingsError: `url` is no web address.
-        AccessError: the token cannot work.
+    See `Connection` for its arguments.
     """
-
-    def __init__(
-        self,
-        url: str,
-        api_key: str,
-        *,
-        timeout: float = 30.0,
-        retries: int = 2,
-        transport: httpx.BaseTransport | None = None,
-    ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise SettingsError(f"LABEL_STUDIO_URL must begin with http:// or https://, not {url}")
-        self.url = url.rstrip("/")
-        self.auth = TokenAuth(self.url, api_key)
-        self._retries = retries
-        # A redirect would turn a POST into a GET: report it instead of following it.
-        self._http = httpx.Client(
-            auth=self.auth, timeout=timeout, transport=transport, follow_redirects=False
-        )
-        # The SDK would refresh personal tokens itself, but images need the same token, and the
-        # SDK's own refresh loses the path of an address such as https://host/label-studio.
-        self._sdk = LabelStudio(  # type: ignore[no-untyped-call]
-            base_url=self.url,
-            api_key="replaced-by-TokenAuth",
-            httpx_client=self._http,
-            max_retries=retries,
-        )
-
-    @classmethod
-    def from_settings(cls, settings: Settings, *, timeout: float = 30.0) -> Studio:
-        """The Label Studio that the settings name."""
-        key = settings.label_studio_api_key.get_secret_value()
-        return cls(settings.label_studio_url, key, timeout=timeout)
-
-    def __repr__(self) -> str:
-        return f"Studio({self.url!r}, {self.auth.kind} token)"
-
-    def __enter__(self) -> Studio:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
 
     # Who and what
 
@@ -137,63 +68,6 @@ class Studio:
         with self._speaking("listing projects"):
             found: Iterable[Any] = self._sdk.projects.list(page_size=100)
             return [ProjectInfo.of(project) for project in found]
-
-    # Tasks
-
-    def tasks(
-        self,
-        project_id: int,
-        *,
-        after: int = 0,
-        page_size: int = 1000,
-        filters: Sequence[Mapping[str, Any]] = (),
-    ) -> Iterator[TaskRef]:
-        """The tasks of a project, ids ascending.
-
-        Each page asks for the ids above the last one seen, so tasks deleted or added meanwhile
-        neither hide nor repeat others, and a later call with `after` costs only what is new.
-
-        Args:
-            project_id: the project.
-            after: only tasks with a greater id.
-            page_size: tasks a request.
-            filters: more conditions, in the Data Manager's own form; all must hold.
-        """
-        while True:
-            above = _filter("id", "greater", "Number", after)
-            page = self._task_page(project_id, [above, *filters], page_size)
-            for task in page.tasks:
-                yield TaskRef.of(task)
-            if not page.tasks or page.total <= len(page.tasks):
-                return
-            after = page.tasks[-1].id
-
-    def labelled_tasks(self, project_id: int) -> Iterator[TaskRef]:
-        """The tasks with at least one submitted annotation."""
-        wanted = _filter("total_annotations", "greater", "Number", 0)
-        return self.tasks(project_id, filters=[wanted])
-
-    def task_count(self, project_id: int) -> int:
-        """How many tasks the project has."""
-        return int(self._task_page(project_id, [], 1).total)
-
-    def _task_page(
-        self, project_id: int, filters: Sequence[Mapping[str, Any]], page_size: int
-    ) -> Any:
-        query = {"filters": {"conjunction": "and", "items": list(filters)}} if filters else {}
-        with self._speaking("listing tasks", project_id):
-            return self._sdk.tasks.list(
-                project=project_id,
-                fields="task_only",
-                resolve_uri=False,
-                page_size=page_size,
-                query=json.dumps(query),
-            ).response
-
-    def annotations_of(self, task_id: int) -> list[AnnotationRef]:
-        """The annotations of one task, skipped ones included."""
-        with self._speaking(f"reading the annotations of task {task_id}"):
-            return [AnnotationRef.of(row, task_id) for row in self._sdk.annotations.list(task_id)]
 
     # Predictions
 
@@ -295,6 +169,28 @@ class Studio:
         rows = self._get("/api/webhooks/", "listing webhooks", project_id, {"project": project_id})
         return [WebhookInfo.of(row) for row in rows]
 
+    def create_webhook(self, project_id: int, fields: Mapping[str, Any]) -> WebhookInfo:
+        """Make a webhook; `fields` as Label Studio names them. Sent once."""
+        return self._webhook("POST", "", {"project": project_id, **fields}, project_id)
+
+    def update_webhook(self, webhook_id: int, fields: Mapping[str, Any]) -> WebhookInfo:
+        """Change a webhook. Leaving out `actions` erases them."""
+        return self._webhook("PATCH", f"{webhook_id}/", fields)
+
+    def delete_webhook(self, webhook_id: int) -> None:
+        """Delete a webhook."""
+        with self._speaking("deleting a webhook"):
+            self._sdk.webhooks.delete(webhook_id)
+
+    def _webhook(
+        self, method: str, path: str, fields: Mapping[str, Any], project_id: int | None = None
+    ) -> WebhookInfo:
+        with self._speaking("setting up a webhook", project_id):
+            address = f"{self.url}/api/webhooks/{path}"
+            response = self._http.request(method, address, json=dict(fields))
+            response.raise_for_status()
+            return WebhookInfo.of(response.json())
+
     def views(self, project_id: int) -> list[ViewInfo]:
         """The Data Manager tabs of a project."""
         with self._speaking("listing tabs", project_id):
@@ -327,49 +223,6 @@ class Studio:
                 page_size=limit,
             ).response
             return [task.id for task in page.tasks]
-
-    # The wire
-
-    def _speaking(self, doing: str, project_id: int | None = None) -> Any:
-        return speaking_to(self.url, doing, kind=self.auth.kind, project_id=project_id)
-
-    def _get(
-        self,
-        path: str,
-        doing: str,
-        project_id: int | None = None,
-        params: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """GET what the SDK has no call for, or wraps in heavy models; retried like its reads."""
-        again = Retrying(
-            stop=stop_after_attempt(self._retries + 1),
-            wait=wait_random_exponential(multiplier=0.5, max=8.0),
-            retry=retry_if_exception(_is_passing),
-            reraise=True,
-        )
-        with self._speaking(doing, project_id):
-            return again(self._get_once, f"{self.url}{path}", params).json()
-
-    def _get_once(self, url: str, params: Mapping[str, Any] | None) -> httpx.Response:
-        response = self._http.get(url, params=params)
-        response.raise_for_status()
-        return response
-
-
-def _is_passing(error: BaseException) -> bool:
-    """Whether trying again may help."""
-    if isinstance(error, httpx.HTTPStatusError):
-        return error.response.status_code >= 500 or error.response.status_code in (408, 429)
-    return isinstance(error, httpx.TransportError)
-
-
-def _filter(column: str, operator: str, kind: str, value: Any) -> dict[str, Any]:
-    return {
-        "filter": f"filter:tasks:{column}",
-        "operator": operator,
-        "type": kind,
-        "value": value,
-    }
 
 
 def _plain(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from backend.label_studio.images import ImageSource
 from backend.label_studio.label_map import LabelMap, listed
 from backend.label_studio.records import BackendInfo, ProjectInfo, TaskRef
 from backend.label_studio.versions import is_ours
+from backend.label_studio.webhooks import reports_answers
 from backend.settings import Settings
 
 Level = Literal["ok", "warn", "fail"]
@@ -273,7 +274,7 @@ def _webhook(studio: Studio, project_id: int, backends: Sequence[BackendInfo]) -
         return []
     wanted = {f"{backend.url.rstrip('/')}/webhook" for backend in backends}
     hooks = [hook for hook in studio.webhooks(project_id) if hook.url in wanted]
-    if any(hook.is_active and hook.sends_all for hook in hooks):
+    if any(reports_answers(hook) for hook in hooks):
         return [_ok("webhook", "Label Studio reports answers as they come")]
     if hooks:
         return [

@@ -33,6 +33,8 @@ def import_rows(
     rows: Sequence[dict[str, Any]],
     version: str,
     on_progress: Callable[[int, int], None] | None = None,
+    *,
+    there: int = 0,
 ) -> None:
     """Import all `rows`, which are predictions of `version`, in few large requests.
 
@@ -40,8 +42,9 @@ def import_rows(
         studio: where to.
         project_id: the project.
         rows: as `Studio.import_predictions` takes them.
-        version: their `model_version`, of which the project has no predictions yet.
+        version: their `model_version`.
         on_progress: called with (predictions imported, predictions in all).
+        there: predictions of that version that the project has already.
 
     Raises:
         PublishError: Label Studio made fewer predictions than were sent.
@@ -50,7 +53,7 @@ def import_rows(
     """
     done = 0
     for batch in _batches(rows):
-        _import_batch(studio, project_id, batch, version, done)
+        _import_batch(studio, project_id, batch, version, there + done)
         done += len(batch)
         if on_progress is not None:
             on_progress(done, len(rows))

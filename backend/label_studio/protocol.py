@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-# What changes the labels, the pool or the config; every other action is noise to this backend.
+# Sent with our own webhook: that it is ours, and which project it is about.
+SECRET_HEADER = "X-Hardest-First-Secret"
+PROJECT_HEADER = "X-Hardest-First-Project"
+
 ANNOTATION_ACTIONS = frozenset(
     {"ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_CREATED", "ANNOTATIONS_DELETED"}
 )
 TASK_ACTIONS = frozenset({"TASKS_CREATED", "TASKS_DELETED"})
+PROJECT_UPDATED = "PROJECT_UPDATED"
+
+# Not sent by a webhook: Label Studio itself posts it to the backend's `/webhook`, with the
+# connection's user and password and the project, when somebody presses "Start Training".
+START_TRAINING = "START_TRAINING"
 
 
 @dataclass(frozen=True)
@@ -20,13 +26,11 @@ class WebhookEvent:
 
     Args:
         action: its name, such as `ANNOTATION_CREATED`; "" when there is none.
-        project_id: the project; None: the call does not tell (its payload may be switched off).
-        task_ids: the tasks it is about, as far as it tells.
+        project_id: the project; None: the call does not tell.
     """
 
     action: str
     project_id: int | None = None
-    task_ids: tuple[int, ...] = ()
 
 
 def project_number(value: object) -> int | None:
@@ -45,39 +49,23 @@ def project_number(value: object) -> int | None:
     return int(head) if head.isascii() and head.isdigit() else None
 
 
-def parse_extra_params(value: object) -> dict[str, Any]:
-    """The extra parameters of a backend's connection, which come as a dict, as JSON text or null.
-
-    >>> parse_extra_params('{"a": 1}'), parse_extra_params(None), parse_extra_params("nonsense")
-    ({'a': 1}, {}, {})
-    """
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            return {}
-    return dict(value) if isinstance(value, Mapping) else {}
-
-
-def parse_webhook(payload: object) -> WebhookEvent:
+def parse_webhook(payload: object, *, project_header: str | None = None) -> WebhookEvent:
     """What a webhook call says.
 
-    >>> parse_webhook({"action": "TASKS_CREATED", "project": {"id": 3}, "tasks": [{"id": 9}]})
-    WebhookEvent(action='TASKS_CREATED', project_id=3, task_ids=(9,))
+    Args:
+        payload: its body, read as JSON.
+        project_header: its header `PROJECT_HEADER`, which stands in for the project that our own
+            webhook leaves out of the body.
+
+    >>> parse_webhook({"action": "TASKS_CREATED", "project": {"id": 3}})
+    WebhookEvent(action='TASKS_CREATED', project_id=3)
+    >>> parse_webhook({"action": "TASKS_CREATED"}, project_header="3")
+    WebhookEvent(action='TASKS_CREATED', project_id=3)
     """
     body = payload if isinstance(payload, Mapping) else {}
     action = body.get("action")
-    rows = [*_rows(body.get("task")), *_rows(body.get("tasks"))]
-    task_ids = [row.get("id") for row in rows]
-    if not rows:
-        task_ids = [row.get("task") for row in _rows(body.get("annotation"))]
+    in_body = project_number(body.get("project"))
     return WebhookEvent(
         action=action if isinstance(action, str) else "",
-        project_id=project_number(body.get("project")),
-        task_ids=tuple(x for x in task_ids if isinstance(x, int) and not isinstance(x, bool)),
+        project_id=project_number(project_header) if in_body is None else in_body,
     )
-
-
-def _rows(value: object) -> list[Mapping[str, Any]]:
-    found = value if isinstance(value, list) else [value]
-    return [row for row in found if isinstance(row, Mapping)]

@@ -86,25 +86,47 @@ class TaskRef:
 
 @dataclass(frozen=True)
 class AnnotationRef:
-    """One annotation of a task: `result` is Label Studio's list of regions."""
+    """One annotation of a task.
+
+    Args:
+        id: its number.
+        task_id: its task.
+        result: its regions, in Label Studio's own form.
+        annotator: number of the account that made it; None: that account is gone.
+        was_cancelled: the task was skipped; `result` may hold regions all the same.
+        ground_truth: whether it is marked as such.
+        lead_time: seconds the annotator spent on it; None: unknown.
+        created_at: when it was made.
+        updated_at: when it last changed.
+        parent_prediction: number of the prediction the annotator began from. None: from nothing,
+            or that prediction was deleted since, which makes Label Studio forget it.
+    """
 
     id: int
     task_id: int
     result: list[dict[str, Any]]
+    annotator: int | None = None
     was_cancelled: bool = False
     ground_truth: bool = False
+    lead_time: float | None = None
+    created_at: datetime | None = None
     updated_at: datetime | None = None
+    parent_prediction: int | None = None
 
     @classmethod
-    def of(cls, found: Any, task_id: int) -> AnnotationRef:
-        """From the SDK's annotation."""
+    def of(cls, row: Mapping[str, Any]) -> AnnotationRef:
+        """From a row of Label Studio's own JSON."""
         return cls(
-            id=found.id,
-            task_id=task_id,
-            result=[dict(region) for region in found.result or []],
-            was_cancelled=bool(found.was_cancelled),
-            ground_truth=bool(found.ground_truth),
-            updated_at=found.updated_at,
+            id=row["id"],
+            task_id=row["task"],
+            result=[dict(region) for region in row.get("result") or []],
+            annotator=row.get("completed_by"),
+            was_cancelled=bool(row.get("was_cancelled")),
+            ground_truth=bool(row.get("ground_truth")),
+            lead_time=row.get("lead_time"),
+            created_at=_moment(row.get("created_at")),
+            updated_at=_moment(row.get("updated_at")),
+            parent_prediction=row.get("parent_prediction"),
         )
 
 
@@ -166,12 +188,25 @@ class BackendInfo:
 
 @dataclass(frozen=True)
 class WebhookInfo:
-    """A webhook of a project: `sends_all` means all kinds of events, with their payload."""
+    """A webhook of a project.
+
+    Args:
+        id: its number.
+        url: where it is sent.
+        is_active: whether it is sent at all.
+        sends_all: all kinds of events, whatever `actions` says.
+        sends_payload: project, tasks and annotations come along; otherwise the action alone.
+        actions: the kinds of events it is sent for.
+        headers: sent along; they may hold a secret, so they are in no repr.
+    """
 
     id: int
     url: str
     is_active: bool
     sends_all: bool
+    sends_payload: bool
+    actions: frozenset[str] = frozenset()
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> WebhookInfo:
@@ -180,7 +215,10 @@ class WebhookInfo:
             id=row["id"],
             url=row.get("url") or "",
             is_active=bool(row.get("is_active", True)),
-            sends_all=bool(row.get("send_for_all_actions")) and bool(row.get("send_payload")),
+            sends_all=bool(row.get("send_for_all_actions")),
+            sends_payload=bool(row.get("send_payload")),
+            actions=frozenset(row.get("actions") or ()),
+            headers=dict(row.get("headers") or {}),
         )
 
 
@@ -207,3 +245,8 @@ class UserInfo:
 
     id: int
     email: str
+
+
+def _moment(text: str | None) -> datetime | None:
+    # Python 3.10 does not read the "Z" that Label Studio writes for UTC.
+    return None if text is None else datetime.fromisoformat(text.replace("Z", "+00:00"))

@@ -10,6 +10,9 @@ from datetime import datetime, timedelta, timezone
 
 PREFIX = "hf-"
 
+# What `/setup` answers before anything was published.
+UNPUBLISHED = "hf-unpublished"
+
 # Label Studio refuses an annotation whose `parent_prediction` is gone, so whoever opened a task
 # before its order was deleted cannot submit it. A replaced order therefore stays this long.
 GRACE = timedelta(hours=1)

@@ -175,7 +175,7 @@ def test_label_studio_makes_a_webhook_and_reports_annotations(make_project, owne
     connect(owner, project, web)
     owner.submit(owner.next_task(project.id))
 
-    assert WebhookEvent("ANNOTATION_CREATED", project.id, tuple(project.task_ids)) in heard
+    assert WebhookEvent("ANNOTATION_CREATED", project.id) in heard
 
 
 def findings_by_check(findings):

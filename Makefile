@@ -4,7 +4,9 @@ PYTHON ?= python3
 UV = VIRTUAL_ENV=$(CURDIR)/$(1) .venv/bin/uv pip install --quiet --no-deps
 COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.10 --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-# Of the demo: WAIT=0 verifies and stops, MODEL and IMAGES run it on a user's own.
+# Of the demo: ROUNDS=2 plays rounds of the loop first, WAIT=0 verifies and stops, MODEL and IMAGES
+# run it on a user's own.
+ROUNDS ?= 0
 WAIT ?= 1
 MODEL ?=
 IMAGES ?=
@@ -16,7 +18,7 @@ help:  ## Say what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
 demo: .venv/.installed .venv-label-studio/.installed  ## Show it: Label Studio, filled, ranked, serving the hardest first
-	.venv/bin/python -m backend demo $(if $(filter 0,$(WAIT)),--no-wait) $(if $(MODEL),--model "$(MODEL)") $(if $(IMAGES),--images "$(IMAGES)")
+	.venv/bin/python -m backend demo --rounds $(ROUNDS) $(if $(filter 0,$(WAIT)),--no-wait) $(if $(MODEL),--model "$(MODEL)") $(if $(IMAGES),--images "$(IMAGES)")
 
 test: .venv/.installed-dev .venv-label-studio/.installed  ## Run all tests, with the real Label Studio
 	.venv/bin/python -m pytest

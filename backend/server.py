@@ -13,18 +13,29 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, HTTPException, Request, status
+from fastapi import BackgroundTasks, Body, Depends, FastAPI, HTTPException, Request, status
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from backend import __version__
 from backend.errors import HardestFirstError, StoreError
-from backend.label_studio.protocol import project_number
+from backend.jobs.assembly import open_queue, tell_of_event
+from backend.jobs.kinds import TRAIN, exclusive
+from backend.label_studio.protocol import (
+    PROJECT_HEADER,
+    PROJECT_UPDATED,
+    SECRET_HEADER,
+    START_TRAINING,
+    parse_webhook,
+    project_number,
+)
+from backend.label_studio.webhooks import ACTIONS
 from backend.loop.assembly import build_worker
 from backend.loop.predictor import Predictor
 from backend.loop.repair import OrderKeeper
+from backend.loop.secret import webhook_secret
 from backend.loop.store import Store
 from backend.settings import Settings, load_settings
 
@@ -53,13 +64,6 @@ class PredictRequest(_Body):
     params: Any = None
 
 
-class WebhookRequest(_Body):
-    """`POST /webhook`."""
-
-    action: str
-    project: dict[str, Any] = Field(default_factory=dict)
-
-
 class VersionsRequest(_Body):
     """`POST /versions`."""
 
@@ -85,6 +89,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         worker.start()
         app.state.predictor = Predictor(chosen, store, worker)
         app.state.keeper = OrderKeeper(chosen, store)
+        app.state.queue = open_queue(chosen, store)
+        app.state.secret = webhook_secret(store)
         yield
         app.state.keeper.stop()
         app.state.predictor.close()
@@ -93,11 +99,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(HardestFirstError, _one_line)
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(Exception, _no_traceback)
-    _add_routes(app, _basic_auth(chosen))
+    _add_routes(app, _basic_auth(chosen), _event_auth(chosen))
     return app
 
 
-def _add_routes(app: FastAPI, authorised: Any) -> None:
+def _add_routes(app: FastAPI, authorised: Any, event_authorised: Any) -> None:
     # Plain functions: FastAPI runs them on threads, so a slow predict never holds up health.
     @app.get("/health")
     @app.get("/")
@@ -122,17 +128,35 @@ def _add_routes(app: FastAPI, authorised: Any) -> None:
         results = predictor.predict(project_id, body.tasks, body.label_config)
         return {"results": results, "model_version": predictor.published_version(project_id)}
 
-    @app.post("/webhook", status_code=status.HTTP_201_CREATED, dependencies=[authorised])
-    def webhook(body: WebhookRequest, request: Request) -> dict[str, str]:
-        project_id = project_number(body.project.get("id"))
-        if body.action == "PROJECT_UPDATED" and project_id is not None:
-            request.app.state.keeper.look_soon(project_id)
+    @app.post("/webhook", status_code=status.HTTP_201_CREATED, dependencies=[event_authorised])
+    def webhook(
+        body: Annotated[dict[str, Any], Body()], request: Request, later: BackgroundTasks
+    ) -> dict[str, str]:
+        header = request.headers.get(PROJECT_HEADER)
+        event = parse_webhook(body, project_header=header)
+        project_id = _known_project(event.project_id)
+        # Label Studio waits for the answer, and the annotator with it: the work begins after it.
+        later.add_task(_take_up, request.app.state, event.action, project_id)
         return {"status": "acknowledged"}
 
     @app.post("/versions", dependencies=[authorised])
     def versions(body: VersionsRequest, request: Request) -> dict[str, list[str]]:
         project_id = _known_project(body.project)
         return {"versions": [request.app.state.predictor.published_version(project_id)]}
+
+
+def _take_up(state: Any, action: str, project_id: int) -> None:
+    try:
+        if action == START_TRAINING:
+            state.queue.submit(TRAIN, project_id, exclusive=exclusive(TRAIN, project_id))
+            return
+        if action == PROJECT_UPDATED:
+            state.keeper.look_soon(project_id)
+        if action in ACTIONS:
+            tell_of_event(state.queue, project_id)
+    except HardestFirstError as error:
+        # Nothing is lost: the worker looks at every project from time to time.
+        logger.warning("project %s: %s was not taken up: %s", project_id, action, error)
 
 
 def _known_project(value: str | int | None) -> int:
@@ -143,6 +167,26 @@ def _known_project(value: str | int | None) -> int:
             f"project {value!r} is no project: Label Studio sends ID.TIMESTAMP",
         )
     return project_id
+
+
+def _event_auth(settings: Settings) -> Any:
+    """Our own webhook shows its secret; Label Studio itself the connection's user and password."""
+    check_basic = _basic_auth(settings).dependency
+
+    def check(
+        request: Request,
+        given: Annotated[HTTPBasicCredentials | None, Depends(HTTPBasic(auto_error=False))],
+    ) -> None:
+        shown = request.headers.get(SECRET_HEADER)
+        if shown is None:
+            check_basic(given)
+        elif not secrets.compare_digest(shown.encode(), request.app.state.secret.encode()):
+            raise HTTPException(
+                status.HTTP_401_UNAUTHORIZED,
+                "wrong webhook secret: delete that webhook in Label Studio; the worker makes one",
+            )
+
+    return Depends(check)
 
 
 def _basic_auth(settings: Settings) -> Any:

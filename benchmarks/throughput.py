@@ -37,8 +37,9 @@ from backend.vision.models import Models, load_models
 from backend.vision.picture import decode
 from backend.vision.ultralytics_import import import_ultralytics
 from benchmarks.machine import machine, progress
-from demo.run import Scenario, fill_project, label_config
+from demo.project import fill_project, label_config
 from demo.scene import generate
+from demo.stage import Scenario
 from demo.studio_server import running_studio
 
 LABELS = ("bolt", "nut")

@@ -13,57 +13,27 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from xml.sax.saxutils import quoteattr
 
-import httpx
-from rich.console import Console
-
-from backend.label_studio.auth import TokenAuth
 from backend.settings import load_settings
-from demo.studio_server import Account, StudioServer, free_port, running_studio
+from demo.play import SETTINGS, play
+from demo.project import call, client_of, fill_project
+from demo.servers import backend, fresh_studio
+from demo.stage import HERE, WORK, DemoError, Scenario, console, environment
+from demo.studio_server import StudioServer
 
-HERE = Path(__file__).parent
-WORK = HERE.parent / "var" / "demo"
 POOL_IMAGES = 240
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
-# Label Studio takes at most 100 files in one request.
-FILES_PER_REQUEST = 50
 # How many tasks the check lets an annotator answer.
 CHECKED = 10
-COLOURS = ("#e6550d", "#3182bd", "#31a354", "#756bb1", "#d6616b", "#8c6d31", "#dd1c77", "#636363")
-
-console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-class DemoError(Exception):
-    """The demo cannot go on; the message is one line that says why."""
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """What the demo shows.
-
-    Attributes:
-        images: the files of the pool.
-        labels: the label names of the project.
-        environment: settings of the backend, beyond those that every demo has.
-    """
-
-    images: Sequence[Path]
-    labels: Sequence[str]
-    environment: dict[str, str]
-
-
-def run_demo(*, wait: bool, model: str | None, images: Path | None) -> int:
+def run_demo(*, wait: bool, rounds: int, model: str | None, images: Path | None) -> int:
     """Run the demo; returns the exit status.
 
     Args:
         wait: stay up until Ctrl-C; otherwise check the served order and stop.
+        rounds: how many rounds of the loop a simulated annotator plays first.
         model: a detector of the user's own: a file, or an official Ultralytics name.
         images: a folder of the user's own images.
     """
@@ -72,9 +42,12 @@ def run_demo(*, wait: bool, model: str | None, images: Path | None) -> int:
     try:
         WORK.mkdir(parents=True, exist_ok=True)
         scenario = prepare(model, images)
-        with _fresh_studio() as studio, _backend(studio, scenario) as backend_url:
+        with fresh_studio() as studio, backend(studio, scenario) as backend_url:
             project_id = fill_project(studio, scenario, backend_url)
             score(studio, scenario, project_id)
+            if rounds:
+                play(studio, scenario, project_id, rounds)
+                show_rounds(studio, scenario, project_id)
             _say_where(studio, project_id)
             if wait:
                 _wait_for_interrupt()
@@ -110,15 +83,15 @@ def prepare(model: str | None, images: Path | None) -> Scenario:
     if model is None:
         from demo.scene import CLASSES
 
-        environment = {
+        chosen = {
             "MODEL": "detector.pt",
             "MODEL_DIR": str(HERE / "weights"),
             "CLIP_MODEL": "encoder.json",
             "CLIP_PRETRAINED": "encoder.pt",
         }
-        return Scenario(files, CLASSES, environment)
-    environment = _own_model(model)
-    return Scenario(files, _class_names(environment), environment)
+        return Scenario(files, CLASSES, {**chosen, **SETTINGS})
+    chosen = _own_model(model)
+    return Scenario(files, _class_names(chosen), {**chosen, **SETTINGS})
 
 
 def draw_pool(folder: Path) -> list[Path]:
@@ -140,165 +113,61 @@ def _own_model(model: str) -> dict[str, str]:
     path = Path(model)
     if path.is_file():
         shutil.copy(path, folder / path.name)
-    environment = {"MODEL": path.name, "MODEL_DIR": str(folder)}
+    chosen = {"MODEL": path.name, "MODEL_DIR": str(folder)}
     if not {"ENCODER", "CLIP_MODEL", "CLIP_PRETRAINED"} & os.environ.keys():
         console.print(
             "spreading the picks by the detector's own features; "
             "set ENCODER=openclip to fetch and use OpenCLIP weights"
         )
-        environment["ENCODER"] = "detector"
-    return environment
+        chosen["ENCODER"] = "detector"
+    return chosen
 
 
-def _class_names(environment: dict[str, str]) -> tuple[str, ...]:
+def _class_names(chosen: dict[str, str]) -> tuple[str, ...]:
     from backend.errors import HardestFirstError
     from backend.vision.models import load_models
 
     try:
         settings = load_settings(
-            data_dir=WORK / "data", **{name.lower(): value for name, value in environment.items()}
+            data_dir=WORK / "data", **{name.lower(): value for name, value in chosen.items()}
         )
         return load_models(settings).detector.class_names
     except HardestFirstError as error:
         raise DemoError(str(error)) from None
 
 
-# The servers
-
-
-@contextmanager
-def _fresh_studio() -> Iterator[StudioServer]:
-    folder = WORK / "label-studio"
-    shutil.rmtree(folder, ignore_errors=True)
-    console.print("starting Label Studio ...")
-    with running_studio(folder, port=_preferred_port(8080)) as studio:
-        yield studio
-
-
-@contextmanager
-def _backend(studio: StudioServer, scenario: Scenario) -> Iterator[str]:
-    """The ML backend, up and answering; yields its address."""
-    for old in (WORK / "data").glob("store.sqlite3*"):
-        old.unlink()
-    port = _preferred_port(9090)
-    console.print("starting the backend ...")
-    log_path = WORK / "backend.log"
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "backend", "serve", "--port", str(port)],
-            env=_environment(studio, scenario),
-            cwd=HERE.parent,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        _wait_for_backend(process, port, log_path)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(40)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-def _environment(studio: StudioServer, scenario: Scenario) -> dict[str, str]:
-    return {
-        **os.environ,
-        **scenario.environment,
-        "LABEL_STUDIO_URL": studio.url,
-        "LABEL_STUDIO_API_KEY": studio.admin.personal_token,
-        "DATA_DIR": str(WORK / "data"),
-        "DATABASE_URL": "",
-        "BASIC_AUTH_USER": "",
-        "BASIC_AUTH_PASS": "",
-        "HOST": "127.0.0.1",
-    }
-
-
-def _wait_for_backend(process: subprocess.Popen[bytes], port: int, log_path: Path) -> None:
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            if httpx.get(f"http://127.0.0.1:{port}/health", timeout=2).is_success:
-                return
-        except httpx.TransportError:
-            time.sleep(0.3)
-    raise DemoError(f"the backend did not start; its last words: {_last_line(log_path)}")
-
-
-def _last_line(path: Path) -> str:
-    lines = path.read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "none"
-
-
-def _preferred_port(port: int) -> int:
-    """The usual port, or a free one where something else has it."""
-    try:
-        httpx.get(f"http://127.0.0.1:{port}/", timeout=1)
-    except httpx.ConnectError:
-        return port
-    except httpx.TransportError:
-        pass
-    return free_port()
-
-
-# The project
-
-
-def fill_project(studio: StudioServer, scenario: Scenario, backend_url: str | None) -> int:
-    """A project with the pool's images, connected to the backend (if any); returns its number."""
-    with _client(studio, studio.admin) as client:
-        project = _call(
-            client,
-            "POST",
-            "/api/projects/",
-            json={"title": "Hardest First demo", "label_config": label_config(scenario.labels)},
-        )
-        project_id = int(project["id"])
-        for start in range(0, len(scenario.images), FILES_PER_REQUEST):
-            batch = scenario.images[start : start + FILES_PER_REQUEST]
-            console.print(f"uploading images {start + 1} to {start + len(batch)} ...")
-            files = [(path.name, (path.name, path.read_bytes())) for path in batch]
-            _call(client, "POST", f"/api/projects/{project_id}/import", files=files)
-        if backend_url is not None:
-            connection = {"project": project_id, "url": backend_url, "title": "Hardest First"}
-            _call(client, "POST", "/api/ml/", json=connection)
-    return project_id
-
-
-def label_config(labels: Sequence[str]) -> str:
-    """Rectangles with these labels on an image."""
-    rows = "\n".join(
-        f"    <Label value={quoteattr(label)} background={quoteattr(COLOURS[i % len(COLOURS)])}/>"
-        for i, label in enumerate(labels)
-    )
-    return (
-        '<View>\n  <Image name="image" value="$image" zoom="true"/>\n'
-        '  <RectangleLabels name="label" toName="image">\n'
-        f"{rows}\n  </RectangleLabels>\n</View>"
-    )
+# What is done
 
 
 def score(studio: StudioServer, scenario: Scenario, project_id: int) -> None:
     """Run the verb that a user would run; it shows its progress and the queue."""
-    command = [sys.executable, "-m", "backend", "score", str(project_id)]
-    done = subprocess.run(command, env=_environment(studio, scenario), cwd=HERE.parent, check=False)
-    if done.returncode:
+    if _verb(studio, scenario, "score", str(project_id)).returncode:
         raise DemoError("scoring failed; the line above says why")
 
 
+def show_rounds(studio: StudioServer, scenario: Scenario, project_id: int) -> None:
+    """Run the verb that a user would run; it shows the rounds and draws the learning curve."""
+    if _verb(studio, scenario, "rounds", str(project_id)).returncode:
+        raise DemoError("the rounds cannot be shown; the line above says why")
+
+
 def _queue(studio: StudioServer, scenario: Scenario, project_id: int) -> list[int]:
-    command = [sys.executable, "-m", "backend", "queue", str(project_id), "--json"]
-    printed = subprocess.run(
-        command,
-        env=_environment(studio, scenario),
+    printed = _verb(
+        studio, scenario, "queue", str(project_id), "--json", stdout=subprocess.PIPE
+    ).stdout
+    return [row["image_id"] for row in json.loads(printed)["queue"]]
+
+
+def _verb(
+    studio: StudioServer, scenario: Scenario, *arguments: str, stdout: int | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "backend", *arguments],
+        env=environment(studio, scenario),
         cwd=HERE.parent,
-        check=True,
-        stdout=subprocess.PIPE,
+        check=False,
+        stdout=stdout,
     )
-    return [row["image_id"] for row in json.loads(printed.stdout)["queue"]]
 
 
 def check_served_order(studio: StudioServer, scenario: Scenario, project_id: int) -> None:
@@ -309,17 +178,17 @@ def check_served_order(studio: StudioServer, scenario: Scenario, project_id: int
     """
     expected = _queue(studio, scenario, project_id)[:CHECKED]
     people = [studio.add_user(f"annotator{i}@example.com") for i in (1, 2)]
-    clients = [_client(studio, person) for person in people]
+    clients = [client_of(studio, person) for person in people]
     served: list[int] = []
     for turn in range(len(expected)):
         client = clients[turn % 2]
-        task = _call(client, "GET", f"/api/projects/{project_id}/next")
+        task = call(client, "GET", f"/api/projects/{project_id}/next")
         served.append(int(task["id"]))
         if not task["predictions"]:
             raise DemoError(f"task {task['id']} was served without its pre-annotation")
         shown = task["predictions"][0]
         answer = {"result": shown["result"], "parent_prediction": shown["id"], "lead_time": 1.0}
-        _call(client, "POST", f"/api/tasks/{task['id']}/annotations/", json=answer)
+        call(client, "POST", f"/api/tasks/{task['id']}/annotations/", json=answer)
     for client in clients:
         client.close()
     if served != expected:
@@ -327,18 +196,6 @@ def check_served_order(studio: StudioServer, scenario: Scenario, project_id: int
     console.print(
         f"[green]checked:[/green] two annotators were served ranks 1 to {len(served)}, in order"
     )
-
-
-def _client(studio: StudioServer, account: Account) -> httpx.Client:
-    auth = TokenAuth(studio.url, account.personal_token)
-    return httpx.Client(base_url=studio.url, auth=auth, timeout=120)
-
-
-def _call(client: httpx.Client, method: str, path: str, **body: Any) -> Any:
-    response = client.request(method, path, **body)
-    if response.is_error:
-        raise DemoError(f"Label Studio answered {response.status_code} to {method} {path}")
-    return response.json()
 
 
 def _say_where(studio: StudioServer, project_id: int) -> None:

@@ -137,17 +137,10 @@ def strip_detector(trained: Path, to: Path) -> None:
     """Keep what inference needs, in half precision: no optimiser, no paths, no history."""
     import torch
 
+    from backend.training.stripping import save_stripped
+
     checkpoint = torch.load(trained, map_location="cpu", weights_only=False)
-    model = (checkpoint.get("ema") or checkpoint["model"]).half()
-    for parameter in model.parameters():
-        parameter.requires_grad = False
-    arguments = {"imgsz": IMAGE_SIDE, "task": "detect"}
-    model.args = arguments
-    model.yaml = {**model.yaml, "yaml_file": "yolo11n-narrow.yaml"}
-    model.pt_path = None
-    model.criterion = None
-    kept = {"model": model, "train_args": arguments, "version": checkpoint["version"]}
-    torch.save({**kept, "epoch": -1, "ema": None, "optimizer": None}, to)
+    save_stripped(checkpoint.get("ema") or checkpoint["model"], to, image_size=IMAGE_SIDE)
 
 
 def _train_encoder() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from backend.loop import assembly
-from demo.run import label_config
+from demo.project import label_config
 from demo.scene import CLASSES, generate
 from tests.label_studio.conftest import WebServer, reply
 from tests.loop.conftest import MODELS

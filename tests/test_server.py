@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from backend.jobs.queue import JobQueue
 from backend.loop.store import Publication, RankRow, Store
 from backend.server import create_app
 from backend.settings import Settings, load_settings
-from demo.run import label_config
+from demo.project import label_config
 from demo.scene import CLASSES, generate
 from tests.label_studio.conftest import WebServer, reply
 from tests.loop.conftest import MODELS
@@ -184,9 +185,55 @@ def test_a_config_without_rectangles_is_one_line(client: TestClient, web: WebSer
     assert "Traceback" not in answer.text
 
 
-def test_a_webhook_is_acknowledged(client: TestClient) -> None:
-    for action in ("ANNOTATION_CREATED", "TASKS_CREATED", "SOMETHING_NEW"):
-        assert client.post("/webhook", json={"action": action}).status_code == 201
+def jobs_of(client: TestClient, project: int) -> list[str]:
+    queue: JobQueue = client.app.state.queue  # type: ignore[attr-defined]
+    return [job.kind for job in queue.list(project)]
+
+
+def test_events_are_acknowledged_and_have_the_project_looked_at_once(client: TestClient) -> None:
+    # Twice, in any order, with the project in the body or in a header: one look.
+    for action in ("ANNOTATIONS_DELETED", "ANNOTATION_CREATED", "ANNOTATION_CREATED"):
+        body = {"action": action, "project": {"id": 71}, "a field of a later version": 1}
+        assert client.post("/webhook", json=body).json() == {"status": "acknowledged"}
+    header = {"X-Hardest-First-Project": "71"}
+    assert client.post("/webhook", json={"action": "TASKS_CREATED"}, headers=header).is_success
+    assert jobs_of(client, 71) == ["poll"]
+
+
+def test_an_unknown_event_is_acknowledged_and_nothing_more(client: TestClient) -> None:
+    body = {"action": "SOMETHING_NEW", "project": {"id": 72}}
+    assert client.post("/webhook", json=body).status_code == 201
+    assert jobs_of(client, 72) == []
+
+
+def test_the_start_training_button_asks_for_a_training(client: TestClient) -> None:
+    for _ in range(2):
+        body = {"action": "START_TRAINING", "project": {"id": 73}}
+        assert client.post("/webhook", json=body).status_code == 201
+    assert jobs_of(client, 73) == ["train"]
+
+
+def test_our_webhook_shows_its_secret_instead_of_a_password(settings: Settings) -> None:
+    locked = settings.model_copy(
+        update={
+            "basic_auth_user": "studio",
+            "basic_auth_pass": type(settings.basic_auth_pass)("open sesame"),
+        }
+    )
+    body = {"action": "ANNOTATION_CREATED", "project": {"id": 74}}
+    with TestClient(create_app(locked)) as client:
+        secret = client.app.state.secret  # type: ignore[attr-defined]
+        assert client.post("/webhook", json=body).status_code == 401
+        wrong = client.post("/webhook", json=body, headers={"X-Hardest-First-Secret": "guess"})
+        assert wrong.status_code == 401
+        assert secret not in wrong.text
+        assert jobs_of(client, 74) == []
+        right = client.post("/webhook", json=body, headers={"X-Hardest-First-Secret": secret})
+        assert right.status_code == 201
+        # Start Training comes with the connection's user and password.
+        by_name = client.post("/webhook", json=body, auth=("studio", "open sesame"))
+        assert by_name.status_code == 201
+        assert jobs_of(client, 74) == ["poll"]
 
 
 def test_an_unexpected_error_gives_no_traceback(

@@ -7,7 +7,7 @@ reader sees how much of it may be luck.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,13 @@ from backend.settings import Settings
 from backend.training.agreement import kappa
 from backend.training.matching import Boxes, ImageMatches, Predictions, match_image
 from backend.training.quality import Interval, Quality, compare, measure
+from backend.vision.picture import Picture
 
 # With fewer images of the random share, any figure would be luck.
 FEWEST_IMAGES = 5
 
 # Average precision looks at the whole curve: boxes count from here on (as Ultralytics has it).
 _FLOOR = 0.001
-
-_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -122,58 +121,50 @@ def _above(predictions: Predictions, threshold: float) -> Boxes:
     return Boxes(predictions.xyxy[keep], predictions.class_ids[keep])
 
 
-def predict(
-    weights: Path,
-    images: Sequence[bytes],
-    label_config: str,
-    class_names: Sequence[str],
-    settings: Settings,
-    *,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Predictions]:
-    """What a model says about images, under the project's labels.
+class NamedDetector:
+    """A model whose boxes are told by the project's labels, from a low confidence on.
 
     Args:
         weights: the model; the caller has made sure where it comes from.
-        images: encoded image files.
         label_config: tells which label each of the model's classes is. Boxes of other classes
             are left out.
-        class_names: the labels; their places are the class ids of the answer.
+        class_names: the labels; their places are the class ids of what is predicted.
         settings: the device.
-        on_progress: told (images done, images in all).
 
     Raises:
         WeightsError: the model cannot be loaded.
-        ImageError: an image cannot be decoded.
     """
-    from backend.vision.decoder import DecoderOptions
-    from backend.vision.engines import choose_device
-    from backend.vision.picture import decode
-    from backend.vision.yolo import load_detector
 
-    detector = load_detector(
-        weights,
-        device=choose_device(settings.device),
-        export_dir=settings.export_dir,
-        options=DecoderOptions(floor=_FLOOR),
-    )
-    label_of = LabelMap.build(label_config, detector.class_names).labels
-    id_of = {name: place for place, name in enumerate(class_names)}
-    class_ids = {
-        place: id_of[label_of[name]]
-        for place, name in enumerate(detector.class_names)
-        if name in label_of
-    }
-    found: list[Predictions] = []
-    for start in range(0, len(images), _BATCH):
-        on_progress(start, len(images))
-        pictures = [
-            decode(x, long_side=detector.input_size) for x in images[start : start + _BATCH]
-        ]
-        seen = detector.detect([detector.prepare(picture) for picture in pictures])
-        found += [_relative(detections, class_ids) for detections in seen]
-    on_progress(len(images), len(images))
-    return found
+    def __init__(
+        self, weights: Path, label_config: str, class_names: Sequence[str], settings: Settings
+    ) -> None:
+        from backend.vision.decoder import DecoderOptions
+        from backend.vision.engines import choose_device
+        from backend.vision.yolo import load_detector
+
+        self._detector = load_detector(
+            weights,
+            device=choose_device(settings.device),
+            export_dir=settings.export_dir,
+            options=DecoderOptions(floor=_FLOOR),
+        )
+        label_of = LabelMap.build(label_config, self._detector.class_names).labels
+        id_of = {name: place for place, name in enumerate(class_names)}
+        self._class_ids = {
+            place: id_of[label_of[name]]
+            for place, name in enumerate(self._detector.class_names)
+            if name in label_of
+        }
+
+    @property
+    def input_size(self) -> int:
+        """The longer side of its input, in pixels."""
+        return self._detector.input_size
+
+    def predict(self, pictures: Sequence[Picture]) -> list[Predictions]:
+        """What it sees, one for each picture, coordinates relative to the image."""
+        seen = self._detector.detect([self._detector.prepare(picture) for picture in pictures])
+        return [_relative(detections, self._class_ids) for detections in seen]
 
 
 def _relative(detections: Detections, class_ids: Mapping[int, int]) -> Predictions:

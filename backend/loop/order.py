@@ -19,7 +19,13 @@ from backend.label_studio.results import to_results
 from backend.label_studio.tabs import show_tab
 from backend.loop.answer_store import AnswerStore
 from backend.loop.pool import Pool, PoolRanker
-from backend.loop.published import OrderReport, adopt_published, image_urls
+from backend.loop.published import (
+    OrderReport,
+    adopt_published,
+    config_hash,
+    image_urls,
+    published_queue,
+)
 from backend.loop.ranking import RankedTask
 from backend.loop.scorers import Scorers
 from backend.loop.scoring import Scorer, ScoringReport
@@ -69,7 +75,8 @@ class OrderMaker:
         project_id: int,
         *,
         publish: bool = True,
-        version: str = "",
+        done_before: str = "",
+        on_version: Callable[[str], None] = lambda version: None,
         on_progress: Progress = silent,
     ) -> OrderReport:
         """Score, rank and, unless told not to, publish.
@@ -80,7 +87,9 @@ class OrderMaker:
         Args:
             project_id: the project.
             publish: otherwise nothing changes in Label Studio.
-            version: a name from `fresh_version`, for a caller who must know it beforehand.
+            done_before: the version that an attempt before this one sent. Where Label Studio
+                serves it by now, nothing is done again.
+            on_version: told the version of the order before it is sent.
             on_progress: told how far it is.
 
         Raises:
@@ -90,6 +99,10 @@ class OrderMaker:
         """
         project = self._studio.project(project_id)
         adopt_published(self._store, project)
+        if done_before and project.model_version == done_before:
+            return published_queue(
+                self._studio, self._store, project_id, self._settings.queue_limit
+            )
         tasks = list(self._studio.tasks(project_id))
         self._answers.forget_absent(project_id, (task.id for task in tasks))
         with self._scorers.lent(project_id) as scorer:
@@ -102,13 +115,15 @@ class OrderMaker:
             )
         pool = Pool(project_id, tasks, scorer.detector_version, scorer.encoder_name)
         order = self._ranker.rank(pool)
-        report = self._report(project_id, scoring, order, tasks, label_map)
+        report = self._report(project, scoring, order, tasks, label_map)
         if publish:
             self._check_rankable(project, tasks, order, scoring)
             chosen = order if self._settings.publish == "all" else report.queue
             self._hold_out(pool, chosen)
+            version = fresh_version(scorer.detector_version)
+            on_version(version)
             report.model_version = self._publish(
-                version or fresh_version(scorer.detector_version),
+                version,
                 _Draft(project, scorer, label_map, chosen),
                 partial(on_progress, "publishing"),
             )
@@ -128,7 +143,7 @@ class OrderMaker:
 
     def _report(
         self,
-        project_id: int,
+        project: ProjectInfo,
         scoring: ScoringReport,
         order: Sequence[RankedTask],
         tasks: Sequence[TaskRef],
@@ -136,8 +151,10 @@ class OrderMaker:
     ) -> OrderReport:
         queue = list(order[: self._settings.queue_limit])
         return OrderReport(
-            project_id=project_id,
+            project_id=project.id,
             strategy=self._settings.strategy,
+            label_config=config_hash(project.label_config),
+            last_task=max((task.id for task in tasks), default=0),
             scored=scoring.scored,
             reused=scoring.reused,
             ranked=len(order),

@@ -12,6 +12,7 @@ from backend.errors import HardestFirstError, StoreError
 from backend.label_studio.label_map import LabelMap
 from backend.label_studio.records import TaskRef
 from backend.label_studio.results import to_results
+from backend.label_studio.versions import UNPUBLISHED
 from backend.loop.round_store import RoundStore
 from backend.loop.store import Publication, ScoredTask, Store
 from backend.loop.worker import ScoringWorker
@@ -19,9 +20,6 @@ from backend.settings import Settings
 from backend.uncertainty import combine
 
 logger = logging.getLogger(__name__)
-
-# The version Label Studio is told before anything was published.
-UNPUBLISHED = "hf-unpublished"
 
 # Label Studio waits 100 s for /predict; the rest is for sending the answer.
 PREDICT_SECONDS = 85.0

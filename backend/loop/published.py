@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -21,7 +22,8 @@ class OrderReport:
     """What was scored, ranked and published.
 
     `queue` holds the first places; the scores in it are 0..1, lower = more uncertain.
-    `image_urls` says, by task id, where a browser finds the image.
+    `image_urls` says, by task id, where a browser finds the image. `label_config` is a hash of
+    the config that it was made under, `last_task` the newest task it knows.
     """
 
     project_id: int
@@ -29,6 +31,8 @@ class OrderReport:
     scored: int = 0
     reused: int = 0
     ranked: int = 0
+    label_config: str = ""
+    last_task: int = 0
     model_version: str | None = None
     skipped: dict[int, str] = field(default_factory=dict)
     queue: list[RankedTask] = field(default_factory=list)
@@ -48,6 +52,18 @@ class OrderReport:
             }
             for task in self.queue
         ]
+
+    def counts(self) -> dict[str, Any]:
+        """What is worth keeping of the report when the queue has moved on."""
+        return {
+            "model_version": self.model_version,
+            "strategy": self.strategy,
+            "scored": self.scored,
+            "skipped": len(self.skipped),
+            "ranked": self.ranked,
+            "label_config": self.label_config,
+            "last_task": self.last_task,
+        }
 
     def as_json(self) -> dict[str, Any]:
         """The report as `--json` prints it."""
@@ -84,7 +100,8 @@ def published_queue(studio: Studio, store: Store, project_id: int, limit: int) -
             f"Project {project_id} has no published order: "
             f"run `python -m backend score {project_id}` first."
         )
-    tasks = {task.id: task for task in studio.tasks(project_id) if not task.is_labeled}
+    every_task = list(studio.tasks(project_id))
+    tasks = {task.id: task for task in every_task if not task.is_labeled}
     open_ranks = [row for row in store.ranks(live.model_version) if row.task_id in tasks][:limit]
     scored = store.scored_tasks(project_id, live.detector, [row.task_id for row in open_ranks])
     by_chance = AnswerStore(store).held_out(project_id)
@@ -102,6 +119,8 @@ def published_queue(studio: Studio, store: Store, project_id: int, limit: int) -
         project_id=project_id,
         strategy=live.strategy,
         ranked=live.ranked,
+        label_config=config_hash(project.label_config),
+        last_task=max((task.id for task in every_task), default=0),
         model_version=live.model_version,
         queue=queue,
         image_urls=image_urls(studio, queue, tasks.values(), data_field(project.label_config)),
@@ -112,6 +131,11 @@ def published_queue(studio: Studio, store: Store, project_id: int, limit: int) -
             f"run `python -m backend doctor {project_id}`"
         )
     return report
+
+
+def config_hash(label_config: str) -> str:
+    """Tells whether a label config is the same as before."""
+    return hashlib.sha256(label_config.encode()).hexdigest()[:12]
 
 
 def image_urls(

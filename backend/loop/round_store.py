@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
 from backend.errors import HardestFirstError
 from backend.loop import tables
@@ -64,7 +64,11 @@ class RoundStore:
         self._database = database
 
     def begin(self, project_id: int, job_id: int) -> RoundRow:
-        """The round of this job: a new one, or the one an earlier attempt of the job began."""
+        """The round of this job: a new one, or the one an earlier attempt of the job began.
+
+        One training of a project runs at a time: another one that is not judged came to nothing,
+        and its number is free again.
+        """
         c = tables.rounds.c
         mine = select(tables.rounds).where(c.project_id == project_id, c.job_id == job_id)
         last = select(func.max(c.round)).where(c.project_id == project_id)
@@ -72,19 +76,12 @@ class RoundStore:
             found = connection.execute(mine).first()
             if found is not None:
                 return _round(found)
+            connection.execute(
+                delete(tables.rounds).where(c.project_id == project_id, c.state == "training")
+            )
             row = RoundRow(project_id, (connection.scalar(last) or 0) + 1, job_id)
             connection.execute(tables.rounds.insert(), [_values(row)])
         return row
-
-    def give_up(self, row: RoundRow) -> None:
-        """Forget a round that came to nothing: its number is free again."""
-        c = tables.rounds.c
-        with self._database.begin() as connection:
-            connection.execute(
-                tables.rounds.delete().where(
-                    c.project_id == row.project_id, c.round == row.round, c.state == "training"
-                )
-            )
 
     def close(self, row: RoundRow) -> None:
         """Keep a judged round and, where it says so, promote its model: both or neither."""
@@ -114,13 +111,24 @@ class RoundStore:
             version = _serving(connection, project_id)
         return None if version == BASE else self.find(project_id, version)
 
+    def promoted(self, project_id: int) -> list[str]:
+        """The versions that serve or can be rolled back to, the one that serves last."""
+        c = tables.promotions.c
+        query = (
+            select(c.version)
+            .where(c.project_id == project_id, c.withdrawn.is_(False))
+            .order_by(c.id)
+        )
+        with self._database.begin() as connection:
+            return list(connection.scalars(query))
+
     def promote(self, project_id: int, version: str) -> None:
         """Let a version, or `BASE`, serve from now on.
 
         Raises:
             HardestFirstError: the project has no such version, or it serves already.
         """
-        known = [BASE, *(row.version for row in self.rounds(project_id))]
+        known = list(dict.fromkeys([BASE, *(row.version for row in self.rounds(project_id))]))
         if version not in known:
             raise HardestFirstError(
                 f"Project {project_id} has no version {version!r}: it has {', '.join(known)}"

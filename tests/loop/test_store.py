@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -16,29 +15,6 @@ from backend.detections import Detections
 from backend.errors import StoreError
 from backend.loop.store import Publication, RankRow, ScoredTask, Store
 from backend.uncertainty import ImageScores
-from tests.postgres_server import postgres_bin, running_postgres
-
-
-@pytest.fixture(scope="module")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    programs = postgres_bin()
-    if programs is None:
-        pytest.skip("no PostgreSQL server on this machine (Debian: apt-get install postgresql)")
-    with running_postgres(programs, tmp_path_factory.mktemp("postgres")) as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    if request.param == "sqlite":
-        opened = Store(f"sqlite:///{tmp_path / 'store.sqlite3'}")
-    else:
-        opened = Store(request.getfixturevalue("postgres_url"))
-        with opened.begin() as connection:
-            for table in ("scores", "embeddings", "publications", "ranks", "detectors"):
-                connection.exec_driver_sql(f"DELETE FROM {table}")
-    yield opened
-    opened.close()
 
 
 def scored(task_id: int, *, detector: str = "d1", entropy: float = 0.5) -> ScoredTask:

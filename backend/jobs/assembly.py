@@ -1,0 +1,76 @@
+"""Puts queue, handlers and worker together from the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timedelta, timezone
+
+from backend.jobs.handlers import Workshop
+from backend.jobs.kinds import CLEAN_UP, POLL, exclusive
+from backend.jobs.messages import make_huey
+from backend.jobs.queue import JobQueue
+from backend.jobs.worker import run_worker
+from backend.label_studio.client import Studio
+from backend.loop.answer_store import AnswerStore
+from backend.loop.database import Database
+from backend.loop.scorers import Scorers
+from backend.loop.store import Store
+from backend.settings import Settings
+
+_CLEAN_UP_EVERY = timedelta(days=1)
+
+
+def open_queue(settings: Settings, database: Database) -> JobQueue:
+    """The jobs of a store, to submit and look up.
+
+    Raises:
+        QueueError: the queue's file, or Redis, cannot be used.
+    """
+    huey = make_huey(settings.data_dir, settings.redis_url.get_secret_value())
+    return JobQueue(database, huey)
+
+
+@contextmanager
+def build_workshop(settings: Settings) -> Iterator[Workshop]:
+    """What jobs work with; released at the end. Models are loaded when a job first needs them.
+
+    Raises:
+        HardestFirstError: the store, the queue or Label Studio is not usable.
+    """
+    with ExitStack() as opened:
+        store = Store.from_settings(settings)
+        opened.callback(store.close)
+        queue = open_queue(settings, store)
+        studio = opened.enter_context(Studio.from_settings(settings))
+        # Asked before anything slow: a wrong token then fails at once.
+        studio.whoami()
+        scorers = Scorers(settings, store)
+        opened.callback(scorers.close)
+        yield Workshop(settings, studio, store, scorers, queue)
+
+
+def work(settings: Settings) -> None:
+    """Run jobs until told to stop (SIGTERM, SIGINT), and look at every watched project in turn.
+
+    Raises:
+        HardestFirstError: the store, the queue or Label Studio is not usable.
+    """
+    with build_workshop(settings) as workshop:
+        run_worker(workshop.queue, workshop.handlers(), on_tick=lambda: _tick(workshop))
+
+
+def _tick(workshop: Workshop) -> None:
+    now = datetime.now(timezone.utc)
+    due = AnswerStore(workshop.store).due(now - timedelta(seconds=workshop.settings.poll_seconds))
+    for project_id in due:
+        workshop.submit(POLL, project_id)
+        last = workshop.queue.latest(project_id, CLEAN_UP)
+        if last is None or last.created_at < now - _CLEAN_UP_EVERY:
+            workshop.submit(CLEAN_UP, project_id)
+
+
+def tell_of_event(queue: JobQueue, project_id: int) -> None:
+    """Have a project looked at soon: something happened there."""
+    # Label Studio may tell before it has stored what happened.
+    queue.submit(POLL, project_id, exclusive=exclusive(POLL, project_id), delay=1.0)

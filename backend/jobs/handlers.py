@@ -1,0 +1,144 @@
+"""What each kind of job does, by the parts of the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from backend.jobs.context import JobContext
+from backend.jobs.kinds import AUTO_LABEL, CLEAN_UP, POLL, PUBLISH, SCORE, TRAIN, exclusive
+from backend.jobs.queue import JobQueue
+from backend.jobs.runner import Handler
+from backend.jobs.watch import Watch
+from backend.label_studio.client import Studio
+from backend.loop.answer_store import AnswerStore
+from backend.loop.answers import AnswerReader
+from backend.loop.cleaning import clean_up
+from backend.loop.learning import Hooks, Learner
+from backend.loop.order import OrderMaker
+from backend.loop.prelabel import prelabel
+from backend.loop.published import OrderReport
+from backend.loop.scorers import Scorers
+from backend.loop.store import Store
+from backend.settings import Settings
+
+_KEEP_POLLS_DAYS = 1.0
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """The parts that jobs work with.
+
+    Args:
+        settings: of this process; a job's payload may change the ranking's for itself.
+        studio: Label Studio.
+        store: what is kept.
+        scorers: the models.
+        queue: the jobs.
+    """
+
+    settings: Settings
+    studio: Studio
+    store: Store
+    scorers: Scorers
+    queue: JobQueue
+
+    def submit(self, kind: str, project_id: int, payload: Mapping[str, Any] | None = None) -> None:
+        """Ask for a job."""
+        self.queue.submit(kind, project_id, payload, exclusive=exclusive(kind, project_id))
+
+    def handlers(
+        self, on_report: Callable[[OrderReport], None] = lambda report: None
+    ) -> dict[str, Handler]:
+        """Kind of job -> what runs it.
+
+        Args:
+            on_report: is given the whole report of a score or publish job; its result holds
+                only the counts.
+        """
+        return {
+            SCORE: lambda context: self._order(context, on_report, publish=False),
+            PUBLISH: lambda context: self._order(context, on_report, publish=True),
+            TRAIN: self._train,
+            AUTO_LABEL: self._auto_label,
+            POLL: self._poll,
+            CLEAN_UP: self._clean_up,
+        }
+
+    def _order(
+        self, context: JobContext, on_report: Callable[[OrderReport], None], *, publish: bool
+    ) -> dict[str, Any]:
+        settings = self.settings.model_copy(update=dict(context.job.payload))
+        orders = OrderMaker(settings, self.studio, self.store, self.scorers)
+        report = orders.run(
+            context.job.project_id,
+            publish=publish,
+            # Should this attempt die after the switch, the next one sees that it was done.
+            done_before=str(context.notes.get("version", "")),
+            on_version=lambda version: context.note(version=version),
+            on_progress=context.progress,
+        )
+        for task_id, reason in report.skipped.items():
+            context.log(f"skipped task {task_id}: {reason}")
+        if publish:
+            AnswerStore(self.store).watch(context.job.project_id)
+        on_report(report)
+        return report.counts()
+
+    def _train(self, context: JobContext) -> dict[str, Any]:
+        project_id = context.job.project_id
+        if "answered" not in context.notes:
+            answers = AnswerStore(self.store)
+            answers.watch(project_id)
+            AnswerReader(self.studio, answers).read(
+                self.studio.project(project_id),
+                on_progress=partial(context.progress, "reading answers"),
+            )
+            # From here on counts when the next training is due.
+            context.note(answered=len(answers.answered_tasks(project_id)))
+
+        def should_stop() -> bool:
+            context.check()
+            return False
+
+        row = Learner(self.settings, self.studio, self.store, self.scorers).run(
+            project_id,
+            context.job.id,
+            Hooks(context.progress, context.log, should_stop),
+            all_labels=bool(context.job.payload.get("all_labels")),
+        )
+        # A repeated attempt may ask again: there is one waiting job of a kind at most.
+        self.submit(POLL, project_id)
+        self.submit(CLEAN_UP, project_id)
+        return {"round": row.round, "version": row.version, "promoted": row.promoted}
+
+    def _auto_label(self, context: JobContext) -> dict[str, Any]:
+        done = prelabel(
+            self.settings,
+            self.studio,
+            self.store,
+            self.scorers,
+            context.job.project_id,
+            begun=str(context.notes.get("version", "")),
+            on_version=lambda version: context.note(version=version),
+            on_progress=context.progress,
+        )
+        return asdict(done)
+
+    def _poll(self, context: JobContext) -> dict[str, Any]:
+        watch = Watch(self.settings, self.studio, self.store, self.queue)
+        found = watch.look(context.job.project_id, on_progress=context.progress)
+        if found.train:
+            self.submit(TRAIN, context.job.project_id)
+        if found.publish:
+            self.submit(PUBLISH, context.job.project_id)
+        return {"read": found.read, "train": found.train, "publish": found.publish}
+
+    def _clean_up(self, context: JobContext) -> dict[str, Any]:
+        busy = {job.id for job in self.queue.list(context.job.project_id, ("queued", "running"))}
+        removed = clean_up(self.settings, self.store, context.job.project_id, busy_jobs=busy)
+        # Looks for news come every minute, and nobody asks for old ones.
+        forgotten = self.queue.prune() + self.queue.prune(_KEEP_POLLS_DAYS, kinds=(POLL,))
+        return {"files": removed, "jobs": forgotten}

@@ -1,0 +1,121 @@
+"""Looks at one project: reads new answers, keeps its order served, and says what is due."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import partial
+
+from backend.jobs.kinds import PUBLISH, TRAIN
+from backend.jobs.queue import JobQueue
+from backend.jobs.records import DONE, QUEUED, RUNNING
+from backend.label_studio.client import Studio
+from backend.label_studio.publish import restore_order
+from backend.label_studio.records import ProjectInfo
+from backend.label_studio.webhooks import backend_webhook_url, ensure_webhook
+from backend.loop.answer_store import AnswerStore
+from backend.loop.answers import AnswerReader
+from backend.loop.plan import Situation, publish_is_due, training_is_due
+from backend.loop.published import adopt_published, config_hash
+from backend.loop.round_store import RoundStore
+from backend.loop.secret import webhook_secret
+from backend.loop.store import Publication, Store
+from backend.settings import Settings
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a look found: tasks whose answers were read, and which jobs are due."""
+
+    read: int
+    train: bool
+    publish: bool
+
+
+class Watch:
+    """Looks at projects, one at a time.
+
+    Args:
+        settings: when a training is due.
+        studio: Label Studio.
+        store: what is kept.
+        queue: which jobs there were.
+    """
+
+    def __init__(self, settings: Settings, studio: Studio, store: Store, queue: JobQueue) -> None:
+        self._settings = settings
+        self._studio = studio
+        self._store = store
+        self._queue = queue
+        self._answers = AnswerStore(store)
+        self._rounds = RoundStore(store)
+
+    def look(self, project_id: int, *, on_progress: Callable[[str, int, int], None]) -> Found:
+        """Look once.
+
+        Raises:
+            LabelStudioError: Label Studio does not answer, or refuses.
+        """
+        project = self._studio.project(project_id)
+        adopt_published(self._store, project)
+        self._keep_webhook(project_id)
+        reader = AnswerReader(self._studio, self._answers)
+        read = reader.read(project, on_progress=partial(on_progress, "reading answers"))
+        situation = self._situation(project)
+        self._answers.polled(project_id)
+        return Found(
+            read=read,
+            train=training_is_due(situation, self._settings),
+            publish=publish_is_due(situation, datetime.now(timezone.utc)),
+        )
+
+    def _keep_webhook(self, project_id: int) -> None:
+        url = backend_webhook_url(self._studio.backends(project_id))
+        if url is not None:
+            secret = webhook_secret(self._store)
+            ensure_webhook(self._studio, project_id, url=url, secret=secret)
+
+    def _situation(self, project: ProjectInfo) -> Situation:
+        answered = self._answers.answered_tasks(project.id)
+        training = self._queue.latest(project.id, TRAIN)
+        trained = Situation(
+            answered=len(answered),
+            answered_when_trained=int(training.notes.get("answered", 0)) if training else 0,
+            trains=training is not None and training.state in (QUEUED, RUNNING),
+        )
+        live = self._store.publication(project.id)
+        if live is None:
+            return trained  # the first order is the user's to ask for
+        is_served = restore_order(self._studio, project.id, live.model_version)
+        ranks = {row.task_id for row in self._store.ranks(live.model_version)}
+        last_task, config = self._last_publish(project, ranks)
+        is_lost = not is_served and not self._studio.model_versions(project.id).get(
+            live.model_version
+        )
+        return Situation(
+            answered=trained.answered,
+            answered_when_trained=trained.answered_when_trained,
+            trains=trained.trains,
+            open_ranks=len(ranks - answered),
+            ranked=live.ranked,
+            unlabelled=project.task_count - project.labelled_count,
+            new_tasks=sum(1 for _ in self._studio.tasks(project.id, after=last_task)),
+            order_is_stale=is_lost
+            or config != config_hash(project.label_config)
+            or self._is_of_another_model(live),
+            failures=self._queue.recent_failures(project.id, PUBLISH),
+        )
+
+    def _last_publish(self, project: ProjectInfo, ranks: set[int]) -> tuple[int, str]:
+        """The newest task that the order knows, and the hash of the config it was made under."""
+        for job in self._queue.list(project.id, (DONE,), limit=1, kinds=(PUBLISH,)):
+            return int(job.result["last_task"]), str(job.result["label_config"])
+        return max(ranks, default=0), config_hash(project.label_config)
+
+    def _is_of_another_model(self, live: Publication) -> bool:
+        serving = self._rounds.serving(live.project_id)
+        if serving is not None:
+            return live.detector != serving.detector
+        # Back at the base weights: the order must not be of one that was trained.
+        return live.detector in {row.detector for row in self._rounds.rounds(live.project_id)}

@@ -1,0 +1,121 @@
+"""`worker` and `jobs`, and how other verbs run their work as jobs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from backend.errors import HardestFirstError
+from backend.jobs.handlers import Workshop
+from backend.jobs.kinds import KINDS, POLL, exclusive
+from backend.jobs.records import DONE, QUEUED, RUNNING, Job
+from backend.loop.published import OrderReport
+from backend.verbs.console import Json, note, output, progress_bars, say, settings_with, table
+
+
+def worker() -> None:
+    """Run the loop: read answers, train, judge, rank anew. Runs until it is told to stop."""
+    from backend.jobs.assembly import work
+
+    work(settings_with())
+
+
+def jobs(
+    project_id: Annotated[
+        int | None, typer.Argument(help="The number in the project's address.", min=1)
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Show the looks for news, every minute, too.")
+    ] = False,
+    cancel: Annotated[int | None, typer.Option(help="Stop this job.", min=1)] = None,
+    log: Annotated[int | None, typer.Option(help="Show the log of this job.", min=1)] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what is done right now and what went wrong, or stop it."""
+    from backend.jobs.assembly import open_queue
+    from backend.loop.store import Store
+
+    settings = settings_with()
+    store = Store.from_settings(settings)
+    try:
+        queue = open_queue(settings, store)
+        if cancel is not None:
+            job = queue.cancel(cancel)
+            is_over = job.state not in (QUEUED, RUNNING)
+            say(f"{job} is {job.state}" if is_over else f"{job} was told to stop")
+        elif log is not None:
+            _print_log(queue.get(log))
+        else:
+            kinds = () if every else tuple(kind for kind in KINDS if kind != POLL)
+            _print_jobs(queue.list(project_id, limit=30, kinds=kinds), as_json=as_json)
+    finally:
+        store.close()
+
+
+def _print_log(job: Job) -> None:
+    say(f"{job} of project {job.project_id}: {job.state}")
+    for line in job.log:
+        output.print(line, highlight=False, soft_wrap=True, markup=False)
+    if job.error:
+        note(f"[red]error:[/red] {job.error}")
+
+
+def _print_jobs(found: Sequence[Job], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([job.as_json() for job in found]))
+        return
+    rows = table(
+        "jobs, newest first", "id", "project", "kind", "state", "progress", "told",
+        text=("kind", "state", "told"),
+    )  # fmt: skip
+    for job in found:
+        rows.add_row(
+            str(job.id), str(job.project_id), job.kind, job.state, _progress(job), _told(job)
+        )
+    output.print(rows)
+
+
+def _progress(job: Job) -> str:
+    return f"{job.done}/{job.total}" if job.total else ""
+
+
+def _told(job: Job) -> str:
+    if job.error:
+        return job.error
+    if job.state != RUNNING:
+        return ""
+    left = "" if job.seconds_left is None else f", about {job.seconds_left:.0f} s left"
+    return f"{job.doing}{left}"
+
+
+def run_as_job(
+    workshop: Workshop,
+    kind: str,
+    project_id: int,
+    payload: Mapping[str, Any] | None = None,
+    *,
+    on_report: Callable[[OrderReport], None] = lambda report: None,
+) -> Job:
+    """Run a job here and now, with its progress shown.
+
+    Raises:
+        HardestFirstError: it failed, or another one stands in its way.
+    """
+    from backend.jobs.runner import run_now
+
+    with progress_bars() as on_progress:
+        job = run_now(
+            workshop.queue,
+            kind,
+            project_id,
+            payload,
+            workshop.handlers(on_report),
+            exclusive=exclusive(kind, project_id),
+            on_progress=on_progress,
+        )
+    if job.state != DONE:
+        raise HardestFirstError(job.error or f"{job} was {job.state}")
+    return job

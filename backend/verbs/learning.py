@@ -1,0 +1,178 @@
+"""`train`, `rounds`, `promote` and `rollback`: what the labels taught, and which model serves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from backend.errors import QueueError
+from backend.jobs.handlers import Workshop
+from backend.loop.round_report import RoundsReport, quality_of
+from backend.training.quality import Interval
+from backend.verbs.console import Json, ProjectId, note, output, say, settings_with, table
+
+Version = Annotated[str, typer.Argument(help='As `rounds` shows it, or "base".')]
+
+_COLOURS = {"green": "green", "amber": "yellow", "red": "red"}
+
+
+def train(
+    project_id: ProjectId,
+    all_labels: Annotated[
+        bool,
+        typer.Option(
+            "--all-labels",
+            help="Train on the random share too. Nothing is left to judge by: "
+            "the model is kept, and serves only after `promote`.",
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Train on the answers so far, judge the model, and let it serve if it is not worse."""
+    from backend.jobs.assembly import build_workshop
+    from backend.jobs.kinds import TRAIN
+    from backend.loop.round_store import RoundStore
+    from backend.verbs.jobs import run_as_job
+
+    with build_workshop(settings_with()) as workshop:
+        job = run_as_job(workshop, TRAIN, project_id, {"all_labels": all_labels})
+        row = RoundStore(workshop.store).find(project_id, str(job.result["version"]))
+    for line in job.log:
+        note(line)
+    if as_json:
+        print(json.dumps(job.result))
+        return
+    assert row is not None
+    say(f"round {row.round}: {row.version}, trained on {row.labels} images with {row.boxes} boxes")
+    say(("[green]promoted[/green]: " if row.promoted else "not promoted: ") + row.reason)
+    if row.promoted:
+        say(f"The worker ranks the queue anew; or run `python -m backend score {project_id}` now.")
+
+
+def rounds(
+    project_id: ProjectId,
+    plot: Annotated[
+        Path | None, typer.Option(help="Where the learning curve goes (a PNG under DATA_DIR).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what each training gained, what pre-annotation saved, and whether to stop."""
+    from backend.label_studio.client import Studio
+    from backend.loop.curve import draw_curve
+    from backend.loop.round_report import report_rounds
+    from backend.loop.store import Store
+
+    settings = settings_with()
+    store = Store.from_settings(settings)
+    try:
+        with Studio.from_settings(settings) as studio:
+            report = report_rounds(settings, studio, store, project_id)
+    finally:
+        store.close()
+    picture = plot or settings.data_dir / f"learning-curve-{project_id}.png"
+    if any(quality_of(row) for row in report.rounds):
+        draw_curve(report.rounds, picture, target_map50=settings.target_map50)
+        note(f"learning curve: {picture}")
+    if as_json:
+        print(json.dumps(report.as_json()))
+    else:
+        _print_report(report)
+
+
+def _print_report(report: RoundsReport) -> None:
+    output.print(_round_rows(report))
+    output.print(_savings_rows(report))
+    colour = _COLOURS[report.advice.colour]
+    say(f"[{colour}]{report.advice.colour}[/{colour}]: {report.advice.told}")
+    marks = {True: "stop", False: "go on", None: "cannot tell"}
+    for signal in report.advice.signals:
+        say(f"  {signal.name}: {marks[signal.says_stop]} ({signal.told})")
+
+
+def _round_rows(report: RoundsReport) -> Table:
+    rows = table(
+        f"rounds of project {report.project_id}; {report.serving} serves",
+        *(
+            "round",
+            "labels",
+            "judged on",
+            "mAP50 (95% interval)",
+            "mAP50-95",
+            "promoted",
+            "minutes",
+        ),
+        text=("promoted",),
+    )
+    for row in report.rounds:
+        quality = quality_of(row)
+        rows.add_row(
+            str(row.round),
+            str(row.labels),
+            str(row.judged_on),
+            _figure(quality.map50) if quality else "",
+            _figure(quality.map50_95) if quality else "",
+            "yes" if row.promoted else "no",
+            f"{row.seconds / 60:.1f}",
+        )
+    return rows
+
+
+def _savings_rows(report: RoundsReport) -> Table:
+    rows = table(
+        "what annotators did to the boxes they were shown",
+        *("round", "answers", "accepted", "moved", "relabelled", "deleted", "added", "s each"),
+    )
+    named = [(str(row.round), own) for row, own in zip(report.rounds, report.savings, strict=True)]
+    for name, savings in [*named, ("since", report.since)]:
+        edits, each = savings.edits, savings.seconds_each
+        counts = (edits.accepted, edits.moved, edits.relabelled, edits.deleted, edits.added)
+        rows.add_row(
+            name, str(savings.answers), *map(str, counts), "" if each is None else f"{each:.1f}"
+        )
+    return rows
+
+
+def _figure(interval: Interval) -> str:
+    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
+
+
+def promote(project_id: ProjectId, version: Version) -> None:
+    """Let a trained model serve, whatever it was judged, and rank the queue anew."""
+    from backend.jobs.assembly import build_workshop
+    from backend.loop.round_store import RoundStore
+
+    with build_workshop(settings_with()) as workshop:
+        rounds = RoundStore(workshop.store)
+        # Weights that are gone must not serve.
+        workshop.scorers.weights_of(rounds.find(project_id, version), project_id)
+        rounds.promote(project_id, version)
+        say(f"project {project_id} is served by {version} from now on")
+        _rank_anew(workshop, project_id)
+
+
+def rollback(project_id: ProjectId) -> None:
+    """Take the last promotion back, and rank the queue anew."""
+    from backend.jobs.assembly import build_workshop
+    from backend.loop.round_store import RoundStore
+
+    with build_workshop(settings_with()) as workshop:
+        before, now = RoundStore(workshop.store).roll_back(project_id)
+        say(f"project {project_id} is served by {now} from now on, no longer by {before}")
+        _rank_anew(workshop, project_id)
+
+
+def _rank_anew(workshop: Workshop, project_id: int) -> None:
+    from backend.jobs.kinds import PUBLISH
+    from backend.verbs.jobs import run_as_job
+
+    try:
+        result = run_as_job(workshop, PUBLISH, project_id).result
+    except QueueError as error:
+        note(f"[yellow]note:[/yellow] the queue is ranked anew later: {error}")
+        workshop.submit(PUBLISH, project_id)
+        return
+    say(f"{result['ranked']} tasks ranked, published as {result['model_version']}")

@@ -1,0 +1,163 @@
+"""`score`, `queue`, `auto-label` and `doctor`: what is served next, and why not."""
+
+from __future__ import annotations
+
+import json
+import re
+from enum import Enum
+from typing import Annotated, Any
+from urllib.parse import unquote
+
+import typer
+
+from backend.loop.published import OrderReport
+from backend.settings import STRATEGIES
+from backend.verbs.console import (
+    Json,
+    Limit,
+    ProjectId,
+    note,
+    output,
+    print_warnings,
+    progress_bars,
+    say,
+    settings_with,
+    table,
+)
+
+StrategyName = Enum("StrategyName", {name: name for name in STRATEGIES}, type=str)  # type: ignore[misc]
+
+
+def score(
+    project_id: ProjectId,
+    strategy: Annotated[
+        StrategyName | None, typer.Option(help="How the queue is ordered (STRATEGY).")
+    ] = None,
+    limit: Limit = None,
+    diversity_weight: Annotated[
+        float | None, typer.Option(help="0: pure uncertainty; 1: pure spread.", min=0.0, max=1.0)
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Score and rank, but publish nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Score a project's tasks, rank the unlabelled ones and publish the order."""
+    chosen = {
+        "strategy": None if strategy is None else strategy.value,
+        "queue_limit": limit,
+        "diversity_weight": diversity_weight,
+    }
+    given = {name: value for name, value in chosen.items() if value is not None}
+    report = _dry_run(project_id, given) if dry_run else _publish(project_id, given)
+    print_warnings(report.warnings)
+    if as_json:
+        print(json.dumps(report.as_json()))
+        return
+    _print_queue(report.queue_rows())
+    for task_id, reason in report.skipped.items():
+        note(f"skipped task {task_id}: {reason}")
+    what = "published as " + report.model_version if report.model_version else "not published"
+    say(
+        f"{report.scored} scored, {report.reused} already scored, {len(report.skipped)} skipped, "
+        f"{report.ranked} ranked by {report.strategy}, {what}"
+    )
+
+
+def _dry_run(project_id: int, given: dict[str, Any]) -> OrderReport:
+    from backend.jobs.assembly import build_workshop
+    from backend.loop.order import OrderMaker
+
+    with build_workshop(settings_with(**given)) as shop, progress_bars() as on_progress:
+        orders = OrderMaker(shop.settings, shop.studio, shop.store, shop.scorers)
+        return orders.run(project_id, publish=False, on_progress=on_progress)
+
+
+def _publish(project_id: int, given: dict[str, Any]) -> OrderReport:
+    from backend.jobs.assembly import build_workshop
+    from backend.jobs.kinds import PUBLISH
+    from backend.verbs.jobs import run_as_job
+
+    reports: list[OrderReport] = []
+    with build_workshop(settings_with(**given)) as workshop:
+        run_as_job(workshop, PUBLISH, project_id, given, on_report=reports.append)
+    return reports[0]
+
+
+def queue(project_id: ProjectId, limit: Limit = None, as_json: Json = False) -> None:
+    """Show what Label Studio serves next: the published order, less what is labelled by now."""
+    from backend.loop.assembly import read_queue
+
+    published = read_queue(settings_with(queue_limit=limit), project_id)
+    print_warnings(published.warnings)
+    if as_json:
+        print(json.dumps(published.as_json()))
+    else:
+        _print_queue(published.queue_rows())
+
+
+def auto_label(project_id: ProjectId, as_json: Json = False) -> None:
+    """Draw boxes on all unlabelled tasks that have none yet, without changing any order."""
+    from backend.jobs.assembly import build_workshop
+    from backend.jobs.kinds import AUTO_LABEL
+    from backend.verbs.jobs import run_as_job
+
+    with build_workshop(settings_with()) as workshop:
+        result = run_as_job(workshop, AUTO_LABEL, project_id).result
+    if as_json:
+        print(json.dumps({"project_id": project_id, **result}))
+        return
+    say(
+        f"{result['prelabelled']} tasks pre-annotated, {result['had_one']} had boxes already, "
+        f"{result['skipped']} skipped"
+    )
+
+
+def doctor(
+    project_id: Annotated[
+        int | None, typer.Argument(help="The number in the project's address.", min=1)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what is wrong with the set-up, and the one thing to do about it."""
+    from backend.loop.assembly import examine_setup
+
+    findings = examine_setup(settings_with(), project_id)
+    if as_json:
+        print(json.dumps([finding.__dict__ for finding in findings]))
+    else:
+        marks = {
+            "ok": "[green]ok[/green]  ",
+            "warn": "[yellow]warn[/yellow]",
+            "fail": "[red]FAIL[/red]",
+        }
+        for finding in findings:
+            say(f"{marks[finding.level]} {finding.check}: {finding.message}")
+            if finding.remedy:
+                say(f"     -> {finding.remedy}")
+    if any(finding.level == "fail" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _file_name(address: str) -> str:
+    """The file's name, without the eight digits that Label Studio puts before an upload's."""
+    name = unquote(address.rsplit("/", 1)[-1])
+    return re.sub(r"^[0-9a-f]{8}-", "", name) if "/data/upload/" in address else name
+
+
+def _print_queue(rows: list[dict[str, Any]], most: int = 10) -> None:
+    shown = min(most, len(rows))
+    printed = table(
+        f"first {shown} of the queue (scores: lower = more uncertain; R: picked at random)",
+        *("rank", "task", "score", "lowest", "margin", "entropy", "image"),
+        text=("image",),
+    )
+    for row in rows[:most]:
+        printed.add_row(
+            f"{'R ' if row['picked_at_random'] else ''}{row['rank']}",
+            str(row["image_id"]),
+            f"{row['uncertainty_score']:.3f}",
+            *(f"{value:.3f}" for value in row["scores"].values()),
+            _file_name(row["thumbnail"] or ""),
+        )
+    output.print(printed)

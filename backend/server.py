@@ -31,6 +31,7 @@ from backend.label_studio.protocol import (
     parse_webhook,
     project_number,
 )
+from backend.label_studio.versions import UNPUBLISHED
 from backend.label_studio.webhooks import ACTIONS
 from backend.loop.assembly import build_worker
 from backend.loop.predictor import Predictor
@@ -111,11 +112,14 @@ def _add_routes(app: FastAPI, authorised: Any, event_authorised: Any) -> None:
         return {"status": "UP", "model_class": "HardestFirst", "version": __version__}
 
     @app.post("/setup", dependencies=[authorised])
-    def setup(body: SetupRequest, request: Request) -> dict[str, str]:
+    def setup(body: SetupRequest, request: Request, later: BackgroundTasks) -> dict[str, str]:
         project_id = _known_project(body.project)
         version = request.app.state.predictor.published_version(project_id)
-        # Connecting a backend makes Label Studio forget the published version; look after it.
+        # Connecting a backend makes Label Studio forget the published version, and make a webhook
+        # for all there is: the keeper looks after the one, the worker after the other.
         request.app.state.keeper.look_soon(project_id)
+        if version != UNPUBLISHED:
+            later.add_task(_take_up, request.app.state, PROJECT_UPDATED, project_id)
         return {"model_version": version}
 
     @app.post("/predict", dependencies=[authorised])

@@ -18,6 +18,7 @@ from backend.loop.scorers import Scorers
 from backend.loop.store import Store
 from backend.settings import Settings
 
+_SETTLING_SECONDS = 2.0
 _CLEAN_UP_EVERY = timedelta(days=1)
 
 
@@ -73,4 +74,4 @@ def _tick(workshop: Workshop) -> None:
 def tell_of_event(queue: JobQueue, project_id: int) -> None:
     """Have a project looked at soon: something happened there."""
     # Label Studio may tell before it has stored what happened.
-    queue.submit(POLL, project_id, exclusive=exclusive(POLL, project_id), delay=1.0)
+    queue.submit(POLL, project_id, exclusive=exclusive(POLL, project_id), delay=_SETTLING_SECONDS)

@@ -174,7 +174,6 @@ class Learner:
             steps=settings.train_steps or steps_for(data.images),
             batch=settings.train_batch,
             device=choose_device(settings.device),
-            seed=row.round,
             minutes=settings.train_minutes,
         )
         return train(

@@ -36,7 +36,7 @@ RECIPE: dict[str, Any] = {
     "scale": 0.2,
     "translate": 0.05,
 }
-"""What served a short fine-tuning on few images best; the rest is Ultralytics' default."""
+"""Chosen by AP after 120 steps on 120 generated frames; the rest is Ultralytics' default."""
 
 
 def learning_rate_factor(step: int, steps: int) -> float:

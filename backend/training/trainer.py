@@ -50,10 +50,14 @@ class Trained:
 def steps_for(images: int) -> int:
     """Optimiser steps for a data set of `images` images, the same in every round and arm.
 
-    >>> [steps_for(n) for n in (0, 50, 200, 1000, 100000)]
-    [120, 200, 800, 3000, 3000]
+    Three steps an image are 48 passes at 16 images a step: on generated frames AP no longer rose
+    between 50 and 100 passes over 40 images, nor between 32 and 53 over 120. The cap bounds the
+    time of large data sets.
+
+    >>> [steps_for(images) for images in (0, 40, 120, 500, 100_000)]
+    [120, 120, 360, 1500, 1500]
     """
-    return min(3000, max(120, 4 * images))
+    return min(1500, max(120, 3 * images))
 
 
 def train(

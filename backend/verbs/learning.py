@@ -95,7 +95,7 @@ def _print_report(report: RoundsReport) -> None:
 
 def _round_rows(report: RoundsReport) -> Table:
     rows = table(
-        f"rounds of project {report.project_id}; {report.serving} serves",
+        f"rounds of project {report.project_id} (95% intervals); {report.serving} serves",
         *(
             "round",
             "labels",
@@ -137,7 +137,7 @@ def _savings_rows(report: RoundsReport) -> Table:
 
 
 def _figure(interval: Interval) -> str:
-    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
+    return f"{interval.value:.3f} ({interval.low:.2f}-{interval.high:.2f})"
 
 
 def promote(project_id: ProjectId, version: Version) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.errors import SettingsError
+from backend.vision.openvino_import import import_openvino
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +45,7 @@ class OpenVinoEngine:
 
         With `max_batch` above 1 it must take any number of images of one shape.
         """
-        import openvino
+        openvino = import_openvino()
 
         self._compiled = openvino.Core().compile_model(
             model,

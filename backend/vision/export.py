@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.errors import WeightsError
+from backend.vision.openvino_import import import_openvino
 from backend.vision.weights import short_hash
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def cached_export(
     Raises:
         WeightsError: the conversion failed, or a kept export is damaged.
     """
-    import openvino
+    openvino = import_openvino()
 
     versions = (openvino.__version__.split("-")[0], _RECIPE)
     folder = export_dir / f"{kind}-{short_hash(*key, *versions)}"
@@ -87,7 +88,7 @@ def cached_export(
 
 def convert(source: Source) -> Any:
     """A torch network as an `openvino.Model` with full-precision weights."""
-    import openvino
+    openvino = import_openvino()
     import torch
 
     # Two images: a trace of one could take their number for a constant.
@@ -104,7 +105,7 @@ def convert(source: Source) -> Any:
 
 def _write(folder: Path, source: Source) -> None:
     """Convert into a folder beside `folder`, then rename: others see all of it or nothing."""
-    import openvino
+    openvino = import_openvino()
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_stale(folder.parent)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.errors import WeightsError
+from backend.vision.openvino_import import import_openvino
 
 _DEFAULT_SIZE = 640
 _HOW_TO_EXPORT = "export it again from the .pt with `yolo export ... format=openvino dynamic=True`"
@@ -37,7 +38,7 @@ def read_foreign(path: Path) -> ForeignExport:
         WeightsError: damaged, without metadata, not a detector, or without all class scores.
     """
     file = _model_file(path)
-    import openvino
+    openvino = import_openvino()
 
     try:
         model = openvino.Core().read_model(file)
@@ -139,7 +140,7 @@ def _input(model: Any, facts: dict[str, Any], name: str) -> tuple[tuple[int, int
 
 def _with_uint8_input(model: Any) -> Any:
     """Let the model take uint8 pixels: the division by 255 moves into the graph."""
-    import openvino
+    openvino = import_openvino()
     from openvino.preprocess import PrePostProcessor
 
     wanted = model.inputs[0].element_type

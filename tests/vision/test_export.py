@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -84,3 +86,31 @@ def test_a_damaged_export_says_which_folder_to_delete(name: str, tmp_path: Path)
     (folder / name).write_bytes(b"\x00")
     with pytest.raises(WeightsError, match=f"{folder.name}.*delete that folder"):
         cached_export("net", ("hash",), tmp_path, lambda: build([]))
+
+
+def test_converting_tells_nobody_and_writes_nothing_else(tmp_path: Path) -> None:
+    # In a process of its own: openvino reports, if at all, when it is first imported.
+    program = """
+import socket, sys, torch
+asked = []
+socket.getaddrinfo = lambda *address, **_: asked.append(address) or []
+from backend.vision.export import Source, convert
+class Double(torch.nn.Module):
+    def forward(self, pixels):
+        return (pixels.float() * 2,)
+convert(Source(Double(), {}, (-1, 3, -1, -1), (4, 6)))
+import time; time.sleep(1)
+sys.exit(f"asked for {asked}" if asked else 0)
+"""
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "CI"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**environment, "HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-500:]
+    assert [path.name for path in home.rglob("*") if "cache" not in str(path)] == []

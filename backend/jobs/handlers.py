@@ -84,6 +84,8 @@ class Workshop:
             context.log(f"skipped task {task_id}: {reason}")
         if publish:
             AnswerStore(self.store).watch(context.job.project_id)
+            # For what changed while the order was made.
+            self.submit(POLL, context.job.project_id)
         on_report(report)
         return report.counts()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 
@@ -57,13 +57,14 @@ class Watch:
         Raises:
             LabelStudioError: Label Studio does not answer, or refuses.
         """
+        # First: where this fails, the next look comes as late as ever.
+        self._answers.polled(project_id)
         project = self._studio.project(project_id)
         adopt_published(self._store, project)
         self._keep_webhook(project_id)
         reader = AnswerReader(self._studio, self._answers)
         read = reader.read(project, on_progress=partial(on_progress, "reading answers"))
         situation = self._situation(project)
-        self._answers.polled(project_id)
         return Found(
             read=read,
             train=training_is_due(situation, self._settings),
@@ -82,7 +83,7 @@ class Watch:
         trained = Situation(
             answered=len(answered),
             answered_when_trained=int(training.notes.get("answered", 0)) if training else 0,
-            trains=training is not None and training.state in (QUEUED, RUNNING),
+            trains=self._is_under_way(project.id, TRAIN),
         )
         live = self._store.publication(project.id)
         if live is None:
@@ -93,10 +94,8 @@ class Watch:
         is_lost = not is_served and not self._studio.model_versions(project.id).get(
             live.model_version
         )
-        return Situation(
-            answered=trained.answered,
-            answered_when_trained=trained.answered_when_trained,
-            trains=trained.trains,
+        return replace(
+            trained,
             open_ranks=len(ranks - answered),
             ranked=live.ranked,
             unlabelled=project.task_count - project.labelled_count,
@@ -104,8 +103,12 @@ class Watch:
             order_is_stale=is_lost
             or config != config_hash(project.label_config)
             or self._is_of_another_model(live),
+            publishes=self._is_under_way(project.id, PUBLISH),
             failures=self._queue.recent_failures(project.id, PUBLISH),
         )
+
+    def _is_under_way(self, project_id: int, kind: str) -> bool:
+        return bool(self._queue.list(project_id, (QUEUED, RUNNING), limit=1, kinds=(kind,)))
 
     def _last_publish(self, project: ProjectInfo, ranks: set[int]) -> tuple[int, str]:
         """The newest task that the order knows, and the hash of the config it was made under."""

@@ -29,6 +29,7 @@ class Situation:
         new_tasks: tasks that came after the order was made.
         order_is_stale: the order is of another model than the one that serves, of another label
             config, or Label Studio has lost it.
+        publishes: an order waits to be made, or is being made.
         failures: publishes that failed since the last one that did not, and when the last did.
     """
 
@@ -40,6 +41,7 @@ class Situation:
     unlabelled: int = 0
     new_tasks: int = 0
     order_is_stale: bool = False
+    publishes: bool = False
     failures: tuple[int, datetime | None] = (0, None)
 
 
@@ -51,7 +53,7 @@ def training_is_due(now: Situation, settings: Settings) -> bool:
 
 def publish_is_due(now: Situation, moment: datetime) -> bool:
     """Whether the queue has to be made anew, and the last failure is long enough ago."""
-    if not now.unlabelled:
+    if not now.unlabelled or now.publishes:
         return False
     wanted = now.order_is_stale or now.new_tasks > 0 or _runs_dry(now)
     return wanted and not _pauses(now.failures, moment)

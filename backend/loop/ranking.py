@@ -12,16 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.diversity import rank
+from backend.embeddings import join_views
 from backend.errors import SettingsError, StoreError
 from backend.loop.store import IMAGE_VIEW, ScoreColumns, Store
 from backend.settings import STRATEGIES
 from backend.uncertainty import DEFAULT_WEIGHTS, MEASURES, ImageScores, combine, flip
 
-# A detector's features share a large common part: uncentred, most of a pool are "near-duplicates".
+# Encoders whose embeddings are centred: see `join_views`.
 DETECTOR_PREFIX = "detector-"
-
-# How much the object crops count beside the whole image, as a share of the cosine.
-CROP_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -41,13 +39,18 @@ class RankedTask:
 
 @dataclass(frozen=True)
 class RankOptions:
-    """What decides an order. `seed` decides only the random strategy."""
+    """What decides an order.
+
+    `seed` decides only the random strategy. `duplicate_threshold` is the cosine from which images
+    are near-duplicates; None: none are, but those of one sequence.
+    """
 
     strategy: str = "diverse_uncertainty"
     weights: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_WEIGHTS))
     diversity_weight: float = 0.4
     limit: int = 500
     seed: int = 0
+    duplicate_threshold: float | None = 0.95
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
@@ -90,6 +93,7 @@ def rank_tasks(
             limit=options.limit,
             diversity_weight=1.0 if options.strategy == "diversity" else options.diversity_weight,
             labelled=labelled,
+            duplicate_threshold=options.duplicate_threshold,
             keys=sequence_keys,
         ).order
     else:
@@ -121,10 +125,7 @@ def _public_scores(columns: ScoreColumns, options: RankOptions) -> NDArray[np.fl
 def load_embeddings(
     store: Store, encoder: str, crop_view: str, image_hashes: Sequence[str]
 ) -> NDArray[np.float32]:
-    """(N, 2 D) unit rows that hold the whole image and its object crops, side by side.
-
-    The cosine of two rows is the weighted mean of the cosine of the images and the cosine of their
-    crops. An image without objects is its own only crop.
+    """The rows of `join_views` for the stored embeddings of N images.
 
     Raises:
         StoreError: an image has no embedding by this encoder.
@@ -137,24 +138,4 @@ def load_embeddings(
             "run `python -m backend score` for this project."
         )
     crops = store.embeddings(encoder, crop_view, image_hashes)
-    if encoder.startswith(DETECTOR_PREFIX):
-        _centre(images, crops)
-    image_part, crop_part = np.sqrt(1 - CROP_SHARE), np.sqrt(CROP_SHARE)
-    dim = len(images[image_hashes[0]]) if image_hashes else 0
-    rows = np.empty((len(image_hashes), 2 * dim), dtype=np.float32)
-    for row, key in zip(rows, image_hashes, strict=True):
-        row[:dim] = image_part * images[key]
-        row[dim:] = crop_part * crops.get(key, images[key])
-    return rows
-
-
-def _centre(*views: dict[str, NDArray[np.float32]]) -> None:
-    """Subtract the mean of each view from its vectors and scale them to length 1, in place."""
-    for vectors in views:
-        if len(vectors) < 2:
-            continue
-        mean = np.mean(list(vectors.values()), axis=0)
-        for key, vector in vectors.items():
-            moved = vector - mean
-            length = float(np.linalg.norm(moved))
-            vectors[key] = moved / length if length > 1e-6 else vector
+    return join_views(images, crops, image_hashes, centred=encoder.startswith(DETECTOR_PREFIX))

@@ -9,9 +9,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
+from backend.embeddings import mean_direction
 from backend.errors import ImageError
 from backend.label_studio.images import ImageSource, image_uri
 from backend.label_studio.label_map import data_field
@@ -168,7 +166,7 @@ class Scorer:
             if seen.observation.embedding is not None
         }
         crops = {
-            seen.image_hash: _mean_direction(seen.observation.object_embeddings)
+            seen.image_hash: mean_direction(seen.observation.object_embeddings)
             for seen in batch
             if len(seen.observation.object_embeddings)
         }
@@ -196,11 +194,3 @@ class Scorer:
 def crop_view(detector: str) -> str:
     """The view of the store that holds a detector's object crops: other boxes, other crops."""
     return f"crops:{detector}"
-
-
-def _mean_direction(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(K, D) unit rows -> the (D,) unit vector nearest to all of them."""
-    mean = rows.mean(axis=0)
-    length = float(np.linalg.norm(mean))
-    direction: NDArray[np.float32] = mean / length if length > 1e-6 else rows[0]
-    return direction

@@ -274,7 +274,8 @@ def test_a_worker_may_be_killed_at_any_moment(
         assert sorted(p.task_id for p in studio.predictions_of(project, served)) == sorted(
             task.id for task in studio.tasks(project) if not task.is_labeled
         )
-        assert set(studio.model_versions(project)) <= {served, live}
+        # What was half imported is gone; only orders that were served stay, for a while.
+        assert {name for name in studio.model_versions(project) if name > live} == {served}
     _none_failed(queue, project)
     assert [job.attempts for job in _jobs(queue, project, "train")] == [2]
     # An undisturbed training of the same answers ends in the very same weights.

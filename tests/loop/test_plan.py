@@ -46,6 +46,8 @@ def test_no_training_is_due_by_itself_when_it_is_switched_off() -> None:
         # Nothing waits behind the order, or nobody has answered yet: a new one would be the same.
         ({"open_ranks": 10, "ranked": 60, "unlabelled": 10}, False),
         ({"open_ranks": 4, "ranked": 4, "unlabelled": 500}, False),
+        # An order is being made already; its end has the project looked at again.
+        ({"order_is_stale": True, "publishes": True}, False),
         # All is labelled.
         ({"order_is_stale": True, "unlabelled": 0}, False),
     ],

@@ -90,8 +90,12 @@ class Command:
         return answer
 
     @property
+    def data_dir(self) -> Path:
+        return Path(self.environment["DATA_DIR"])
+
+    @property
     def store(self) -> Store:
-        return Store(f"sqlite:///{self.environment['DATA_DIR']}/store.sqlite3")
+        return Store(f"sqlite:///{self.data_dir}/store.sqlite3")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ HardestFirstError
  ├── StoreError             the local database cannot be read or written
  ├── QueueError             jobs cannot be carried to a worker, or one stands in the way
  ├── TrainingError          a training that cannot start or failed; the serving model stands
+ ├── SimulationError        a replay that cannot start, or runs of it that failed
  └── LabelStudioError       Label Studio refused, or did not answer as it must
       ├── UnreachableError  no answer: it is down, or the address is wrong
       ├── AccessError       the token is wrong, expired or lacks the right
@@ -57,6 +58,10 @@ class QueueError(HardestFirstError):
 
 class TrainingError(HardestFirstError):
     """A training cannot start, or failed. The serving model stands."""
+
+
+class SimulationError(HardestFirstError):
+    """A replay cannot start, or some of its runs failed."""
 
 
 class LabelStudioError(HardestFirstError):

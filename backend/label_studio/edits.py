@@ -46,11 +46,6 @@ class Edits:
         """Boxes that annotators were shown."""
         return self.accepted + self.moved + self.relabelled + self.deleted
 
-    @property
-    def accepted_share(self) -> float | None:
-        """Accepted of shown boxes, 0..1, higher = less work; None: none was shown."""
-        return self.accepted / self.shown if self.shown else None
-
 
 def compare(shown: Sequence[Box], answered: Sequence[Box]) -> Edits:
     """What an annotator did to the boxes of one image.

@@ -122,10 +122,6 @@ class LabelMap:
             )
         return tuple(lines)
 
-    def class_of(self, label: str) -> str | None:
-        """The first class that stands for a label of an annotation; None: no class does."""
-        return next((name for name, found in self.labels.items() if found == label), None)
-
 
 def data_field(config: str) -> str:
     """The key of the task's data that holds the image's URI, whatever the classes are.

@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 
 from backend.errors import StoreError, WeightsError
 from backend.label_studio.client import Studio
 from backend.label_studio.doctor import Finding, diagnose
-from backend.loop.order import OrderMaker
 from backend.loop.predictor import Predictor
 from backend.loop.published import OrderReport, published_queue
 from backend.loop.scorers import Scorers
 from backend.loop.store import Store
 from backend.loop.worker import ScoringWorker
 from backend.settings import Settings, load_settings
-
-
-@contextmanager
-def build_order_maker(settings: Settings) -> Iterator[OrderMaker]:
-    """What makes orders; what it holds is released at the end.
-
-    Raises:
-        HardestFirstError: Label Studio, the store or the weights are not usable.
-    """
-    with ExitStack() as opened:
-        store = Store.from_settings(settings)
-        opened.callback(store.close)
-        studio = opened.enter_context(Studio.from_settings(settings))
-        # Asked before the models are loaded: a wrong token then fails at once.
-        studio.whoami()
-        scorers = Scorers(settings, store)
-        opened.callback(scorers.close)
-        yield OrderMaker(settings, studio, store, scorers)
 
 
 def read_queue(settings: Settings, project_id: int) -> OrderReport:

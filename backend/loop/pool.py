@@ -89,11 +89,14 @@ class PoolRanker:
         if not options.spreads:
             return rank_tasks(columns, options)
         labelled = self._columns(pool, {task.id for task in pool.tasks if task.is_labeled})
+        # Together: rows that are centred may be compared within one call only.
+        rows = self._embeddings(pool, [*columns.image_hashes, *labelled.image_hashes])
+        unlabelled = len(columns.image_hashes)
         return rank_tasks(
             columns,
             options,
-            embeddings=self._embeddings(pool, columns),
-            labelled=self._embeddings(pool, labelled) if labelled.image_hashes else None,
+            embeddings=rows[:unlabelled],
+            labelled=rows[unlabelled:] if len(rows) > unlabelled else None,
             sequence_keys=self._sequence_keys(pool, columns),
         )
 
@@ -110,9 +113,9 @@ class PoolRanker:
     def _columns(self, pool: Pool, ids: set[int]) -> ScoreColumns:
         return self._store.score_columns(pool.project_id, pool.detector, list(ids))
 
-    def _embeddings(self, pool: Pool, columns: ScoreColumns) -> NDArray[np.float32]:
+    def _embeddings(self, pool: Pool, image_hashes: Sequence[str]) -> NDArray[np.float32]:
         view = crop_view(pool.detector)
-        return load_embeddings(self._store, pool.encoder, view, columns.image_hashes)
+        return load_embeddings(self._store, pool.encoder, view, image_hashes)
 
     def _sequence_keys(self, pool: Pool, columns: ScoreColumns) -> list[str | None] | None:
         name = self._settings.sequence_field

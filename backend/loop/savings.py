@@ -44,8 +44,7 @@ class Savings:
     @property
     def shown(self) -> int:
         """Boxes that annotators were shown."""
-        edits = self.edits
-        return edits.accepted + edits.moved + edits.relabelled + edits.deleted
+        return self.edits.shown
 
     @property
     def seconds_each(self) -> float | None:

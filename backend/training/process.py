@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -29,14 +30,14 @@ _MEMORY = (
 
 def main(arguments: list[str]) -> int:
     """Train as the plan says. Returns the exit status."""
-    _end_with_parent()
+    end_with_parent()
     os.nice(_NICENESS)
     # The pipe to the parent gets a number of its own: libraries print to standard output.
     with os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1) as parent:
         os.dup2(2, 1)
         plan = read_plan(Path(arguments[0]))
         try:
-            _train(plan, parent)
+            train_here(plan, lambda steps: _tell(parent, steps=steps))
         except BrokenPipeError:
             return 1  # the parent is gone
         except Exception as error:
@@ -61,7 +62,21 @@ def explain(error: Exception) -> str:
     return f"the training failed ({type(error).__name__}: {text[:200]}); see train.log"
 
 
-def _train(plan: TrainingPlan, parent: TextIO) -> None:
+def train_here(
+    plan: TrainingPlan, on_step: Callable[[int], None], *, keep_checkpoints: bool = True
+) -> None:
+    """Train in this very process; `plan.weights` are there when it returns.
+
+    Args:
+        plan: what to train; nobody else works in its folder.
+        on_step: called with the number of optimiser steps done, after each.
+        keep_checkpoints: write one after each tenth of the steps. In short trainings that takes a
+            quarter of the time.
+
+    Raises:
+        TrainingError: the training diverged.
+        WeightsError: the base weights cannot be trained.
+    """
     import torch
 
     from backend.training.steps import build_trainer, training_seconds
@@ -71,9 +86,11 @@ def _train(plan: TrainingPlan, parent: TextIO) -> None:
     read_checkpoint(plan.base, dynamic=False)  # raises, with the remedy, what cannot be trained
     # A name of our own: ultralytics takes some names for other files, and downloads those.
     base = plan.scratch / "base.pt"
+    plan.scratch.mkdir(parents=True, exist_ok=True)
     base.unlink(missing_ok=True)
     base.symlink_to(plan.base.resolve())
-    trainer = build_trainer(plan, base, lambda steps: _tell(parent, steps=steps))
+    trainer = build_trainer(plan, base, on_step)
+    trainer.args.save = keep_checkpoints
     torch.set_num_threads(plan.threads or max(1, (os.cpu_count() or 1) // 2))
     trainer.train()
     network = trainer.ema.ema
@@ -92,7 +109,7 @@ def _tell(parent: TextIO, **message: Any) -> None:
     parent.write(json.dumps(message) + "\n")
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Be killed when the parent dies. Elsewhere than on Linux the next step finds the pipe shut."""
     if sys.platform == "linux":
         import ctypes

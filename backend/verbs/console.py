@@ -34,15 +34,18 @@ def settings_with(**options: Any) -> Settings:
 
 
 @contextmanager
-def progress_bars() -> Iterator[Any]:
-    """A function (what, done, total) that draws bars on stderr."""
+def progress_bars(*, speed_seconds: float = 30) -> Iterator[Any]:
+    """A function (what, done, total) that draws bars on stderr.
+
+    The time left is told by the speed over the last `speed_seconds`.
+    """
     columns = (
         TextColumn("{task.description:<10}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=errors) as progress:
+    with Progress(*columns, console=errors, speed_estimate_period=speed_seconds) as progress:
         bars: dict[str, Any] = {}
 
         def show(what: str, done: int, total: int) -> None:

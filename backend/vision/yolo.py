@@ -123,14 +123,15 @@ class YoloDetector:
 
 
 def load_detector(
-    path: Path, *, device: str, export_dir: Path, options: DecoderOptions | None = None
+    path: Path, *, device: str, export_dir: Path | None, options: DecoderOptions | None = None
 ) -> YoloDetector:
     """Load a detector that lies where weights may be loaded from.
 
     Args:
         path: a .pt or .onnx file, or a folder with an OpenVINO model.
         device: "cpu" or "cuda:N". Exports run on the CPU in any case.
-        export_dir: where a .pt converted for the CPU is kept.
+        export_dir: where a .pt converted for the CPU is kept; None: it is not converted but runs
+            in torch, which begins at once and is slower in the long run.
         options: which boxes are kept; None: as for scoring.
 
     Raises:
@@ -148,7 +149,7 @@ def load_detector(
             options=options,
         )
     engine: Engine
-    if device == "cpu":
+    if device == "cpu" and export_dir is not None:
         export = cached_export(
             "yolo", (weights_hash,), export_dir, lambda: read_checkpoint(path, dynamic=True)
         )

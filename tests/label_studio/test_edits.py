@@ -75,12 +75,6 @@ def test_totals_add_up_over_annotations():
     assert total.shown == 11 + 22 + 33 + 55
 
 
-def test_the_accepted_share_is_of_the_shown_boxes():
-    assert Edits(accepted=3, deleted=1, added=9).accepted_share == 0.75
-    assert Edits(deleted=1).accepted_share == 0
-    assert Edits(added=9).accepted_share is None
-
-
 CONTROL = rectangle_controls(
     '<View><Image name="image" value="$image"/><RectangleLabels name="label" toName="image">'
     '<Label value="cat"/></RectangleLabels></View>'

@@ -18,7 +18,8 @@ from backend.jobs.runner import run_now
 from backend.jobs.worker import run_worker
 from backend.loop.database import Database
 
-FOLDER = Path(sys.argv[1])
+# Nothing is given where this is only imported.
+FOLDER = Path(*sys.argv[1:2])
 
 
 def record(line: str) -> None:

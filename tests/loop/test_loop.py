@@ -27,6 +27,9 @@ from demo.studio_server import free_port
 from tests.label_studio.conftest import Person, WebServer, reply
 from tests.loop.conftest import Command
 
+# Minutes of real trainings, more where the machine is busy.
+pytestmark = pytest.mark.timeout(900)
+
 MakeProject = Callable[..., tuple[int, list[int]]]
 
 # Names that the demo's detector does not know: a new project, begun from nothing.
@@ -36,7 +39,7 @@ CONFIG = label_config(list(LABELS.values()))
 LOOP = {
     "VALIDATION_SHARE": "0.5",
     "TRAIN_AFTER": "14",
-    "TRAIN_STEPS": "60",
+    "TRAIN_STEPS": "40",
     "TRAIN_BATCH": "8",
     "TRAIN_IMAGE_SIZE": "192",
     "POLL_SECONDS": "5",
@@ -81,7 +84,7 @@ class Line:
 
 @pytest.fixture(scope="module")
 def many_frames() -> list[Frame]:
-    return list(generate(72, seed=1))
+    return list(generate(60, seed=1))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Any
 
 from label_studio_ml.model import LabelStudioMLBase
 
+from backend.jobs.assembly import shared_queue, take_up_event
 from backend.label_studio.protocol import project_number
 from backend.loop.assembly import shared_predictor
 
@@ -35,5 +36,14 @@ class HardestFirst(LabelStudioMLBase):  # type: ignore[misc]
         return shared_predictor().predict(project_id, tasks, self.label_config)
 
     def fit(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Acknowledge an event. Training on annotations is not part of this version."""
+        """Take up an event: the worker (`python -m backend worker`) reads, trains and ranks anew.
+
+        1.0.9 calls `fit((), event=, data=)`, 2.x `fit(event, data)`, by name or not.
+        """
+        given = [value for value in args if isinstance(value, (str, dict))]
+        event = kwargs.get("event") or next((x for x in given if isinstance(x, str)), "")
+        data = kwargs.get("data") or next((x for x in given if isinstance(x, dict)), {})
+        project_id = project_number(data.get("project"))
+        if project_id is not None:
+            take_up_event(shared_queue(), event, project_id)
         return {}

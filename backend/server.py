@@ -21,18 +21,15 @@ from pydantic import BaseModel, ConfigDict
 
 from backend import __version__
 from backend.errors import HardestFirstError, StoreError
-from backend.jobs.assembly import open_queue, tell_of_event
-from backend.jobs.kinds import TRAIN, exclusive
+from backend.jobs.assembly import open_queue, take_up_event
 from backend.label_studio.protocol import (
     PROJECT_HEADER,
     PROJECT_UPDATED,
     SECRET_HEADER,
-    START_TRAINING,
     parse_webhook,
     project_number,
 )
 from backend.label_studio.versions import UNPUBLISHED
-from backend.label_studio.webhooks import ACTIONS
 from backend.loop.assembly import build_worker
 from backend.loop.predictor import Predictor
 from backend.loop.repair import OrderKeeper
@@ -151,13 +148,9 @@ def _add_routes(app: FastAPI, authorised: Any, event_authorised: Any) -> None:
 
 def _take_up(state: Any, action: str, project_id: int) -> None:
     try:
-        if action == START_TRAINING:
-            state.queue.submit(TRAIN, project_id, exclusive=exclusive(TRAIN, project_id))
-            return
         if action == PROJECT_UPDATED:
             state.keeper.look_soon(project_id)
-        if action in ACTIONS:
-            tell_of_event(state.queue, project_id)
+        take_up_event(state.queue, action, project_id)
     except HardestFirstError as error:
         # Nothing is lost: the worker looks at every project from time to time.
         logger.warning("project %s: %s was not taken up: %s", project_id, action, error)

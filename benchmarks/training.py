@@ -2,7 +2,8 @@
 
 One server, in a process of its own, as in production. Quiet turns and turns with a training in the
 background alternate in one run; in each, `/predict` is asked for tasks that are scored already and
-for tasks that are not, whose images then go through both models. One JSON line on stdout.
+for tasks that are not, whose images then go through both models, and `/webhook` is told of events.
+One JSON line on stdout.
 """
 
 from __future__ import annotations
@@ -152,6 +153,12 @@ class Asked:
         self._next += IMAGES_A_CALL
         self._predict(range(self._next, self._next + IMAGES_A_CALL))
 
+    def event(self) -> None:
+        """An annotation was made, in one of a hundred projects."""
+        self._next += 1
+        body = {"action": "ANNOTATION_CREATED", "project": {"id": 100 + self._next % 100}}
+        self._http.post("/webhook", json=body).raise_for_status()
+
     def _predict(self, numbers: range) -> None:
         tasks = [{"id": n, "data": {"image": f"{self._images}/{n}.jpg"}} for n in numbers]
         body = {"tasks": tasks, "project": "1.1", "label_config": label_config(CLASSES)}
@@ -196,6 +203,7 @@ def measure(asked: Asked, seconds: dict[str, list[float]]) -> None:
     for name, call, times in (
         ("stored", asked.stored, STORED_CALLS),
         ("fresh", asked.fresh, FRESH_CALLS),
+        ("event", asked.event, STORED_CALLS),
     ):
         seconds.setdefault(name, []).extend(_timed(call) for _ in range(times))
 
@@ -209,7 +217,7 @@ def _timed(call: Callable[[], None]) -> float:
 def summary(seconds: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
     """Medians in milliseconds a call, and how many times slower a training makes it."""
     found: dict[str, Any] = {"images_a_call": IMAGES_A_CALL}
-    for name in ("stored", "fresh"):
+    for name in ("stored", "fresh", "event"):
         medians = {side: statistics.median(seconds[side][name]) for side in seconds}
         found[name] = {
             **{f"{side}_ms": round(1000 * value, 1) for side, value in medians.items()},

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from backend.jobs import assembly as jobs_assembly
 from backend.loop import assembly
 from demo.project import label_config
 from demo.scene import CLASSES, generate
@@ -39,9 +40,11 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("LABEL_STUDIO_URL", "http://127.0.0.1:9")
         patch.setenv("LABEL_STUDIO_API_KEY", "legacy-token-of-nobody")
         assembly.shared_predictor.cache_clear()
+        jobs_assembly.shared_queue.cache_clear()
         yield
         assembly.shared_predictor().close()
         assembly.shared_predictor.cache_clear()
+        jobs_assembly.shared_queue.cache_clear()
 
 
 def tasks(web: WebServer) -> list[dict[str, Any]]:
@@ -119,7 +122,18 @@ def test_under_the_class_api_of_label_studio_ml_2(model_of_version_2: Any, web: 
     good, bad = model.predict(tasks(web), context={}, login=None, password=None)
     assert {"result", "score", "model_version"} <= good.keys()
     assert bad == []
-    assert model.fit("ANNOTATION_CREATED", {"project": {"id": 4}}) == {}
+
+
+def test_events_have_the_project_looked_at_or_trained(model_of_version_2: Any) -> None:
+    model = model_of_version_2(project_id="4", label_config=CONFIG)
+    data = {"project": {"id": 41}}
+    # As 2.x calls it, and as 1.0.9 does.
+    assert model.fit("ANNOTATION_CREATED", data) == {}
+    assert model.fit((), event="ANNOTATION_UPDATED", data=data, job_id="7") == {}
+    assert model.fit(event="START_TRAINING", data={**data, "extra": 1}) == {}
+    assert model.fit("SOMETHING_NEW", {}) == {}
+    queue = jobs_assembly.shared_queue()
+    assert sorted(job.kind for job in queue.list(41)) == ["poll", "train"]
 
 
 def test_tasks_without_a_project_are_left_unanswered(model_of_version_2: Any) -> None:

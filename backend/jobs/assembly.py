@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 
 from backend.jobs.handlers import Workshop
-from backend.jobs.kinds import CLEAN_UP, POLL, exclusive
+from backend.jobs.kinds import CLEAN_UP, POLL, TRAIN, exclusive
 from backend.jobs.messages import make_huey
 from backend.jobs.queue import JobQueue
 from backend.jobs.worker import run_worker
 from backend.label_studio.client import Studio
+from backend.label_studio.protocol import START_TRAINING
+from backend.label_studio.webhooks import ACTIONS
 from backend.loop.answer_store import AnswerStore
 from backend.loop.database import Database
 from backend.loop.scorers import Scorers
 from backend.loop.store import Store
-from backend.settings import Settings
+from backend.settings import Settings, load_settings
 
 _SETTLING_SECONDS = 2.0
 _CLEAN_UP_EVERY = timedelta(days=1)
@@ -71,7 +74,18 @@ def _tick(workshop: Workshop) -> None:
             workshop.submit(CLEAN_UP, project_id)
 
 
-def tell_of_event(queue: JobQueue, project_id: int) -> None:
-    """Have a project looked at soon: something happened there."""
-    # Label Studio may tell before it has stored what happened.
-    queue.submit(POLL, project_id, exclusive=exclusive(POLL, project_id), delay=_SETTLING_SECONDS)
+def take_up_event(queue: JobQueue, action: str, project_id: int) -> None:
+    """Do what an event of Label Studio asks for: a training, or a look at the project."""
+    if action == START_TRAINING:
+        queue.submit(TRAIN, project_id, exclusive=exclusive(TRAIN, project_id))
+    elif action in ACTIONS:
+        # Label Studio may tell before it has stored what happened.
+        delay = _SETTLING_SECONDS
+        queue.submit(POLL, project_id, exclusive=exclusive(POLL, project_id), delay=delay)
+
+
+@lru_cache(maxsize=1)
+def shared_queue() -> JobQueue:
+    """The queue of this process, made from the environment at the first call."""
+    settings = load_settings()
+    return open_queue(settings, Store.from_settings(settings))

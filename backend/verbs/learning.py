@@ -12,7 +12,7 @@ from rich.table import Table
 from backend.errors import QueueError
 from backend.jobs.handlers import Workshop
 from backend.loop.round_report import RoundsReport, quality_of
-from backend.training.quality import Interval
+from backend.training.quality import Interval, Quality
 from backend.verbs.console import Json, ProjectId, note, output, say, settings_with, table
 
 Version = Annotated[str, typer.Argument(help='As `rounds` shows it, or "base".')]
@@ -86,6 +86,9 @@ def rounds(
 def _print_report(report: RoundsReport) -> None:
     output.print(_round_rows(report))
     output.print(_savings_rows(report))
+    last = next((q for row in reversed(report.rounds) if (q := quality_of(row))), None)
+    if last is not None:
+        output.print(_class_rows(last))
     colour = _COLOURS[report.advice.colour]
     say(f"[{colour}]{report.advice.colour}[/{colour}]: {report.advice.told}")
     marks = {True: "stop", False: "go on", None: "cannot tell"}
@@ -118,6 +121,13 @@ def _round_rows(report: RoundsReport) -> Table:
             "yes" if row.promoted else "no",
             f"{row.seconds / 60:.1f}",
         )
+    return rows
+
+
+def _class_rows(quality: Quality) -> Table:
+    rows = table("AP50 of each class in the last judged round", "class", "AP50", text=("class",))
+    for name, interval in quality.per_class.items():
+        rows.add_row(name, _figure(interval) if interval else "none in the random share")
     return rows
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,6 +98,30 @@ class Command:
     @property
     def store(self) -> Store:
         return Store(f"sqlite:///{self.data_dir}/store.sqlite3")
+
+
+@contextmanager
+def running(command: Command, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """A process of the backend, told to stop at the end."""
+    process = command.start(*arguments)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+
+
+def wait_until(
+    happened: Callable[[], bool], what: str, *, seconds: float = 240, pause: float = 0.2
+) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(pause)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from backend.loop.answer_store import AnswerStore
 from backend.loop.round_store import RoundStore
 from demo.scene import HEIGHT, WIDTH, Frame
 from tests.label_studio.conftest import Person
-from tests.loop.conftest import Command
+from tests.loop.conftest import Command, running, wait_until
 
 MakeProject = Callable[..., tuple[int, list[int]]]
 
@@ -119,6 +119,30 @@ def test_a_training_that_fails_leaves_the_serving_model_as_it_was(
     assert "not promoted: not judged: 0 images of the random share" in output
     assert RoundStore(learning.store).serving(project) is None
     assert owner.call("GET", f"/api/projects/{project}")["model_version"] == before
+
+
+def test_a_short_queue_is_refilled_before_it_runs_dry(
+    learning: Command, make_project: MakeProject, annotators: list[Person]
+) -> None:
+    project, _ = make_project()
+    learning.environment.update(PUBLISH="queue", QUEUE_LIMIT="8", POLL_SECONDS="5")
+    first = [row["image_id"] for row in learning.json("score", project)["queue"]]
+    assert [_label(annotators[0], project) for _ in range(4)] == first[:4]
+    before = learning.store.publication(project)
+    with running(learning, "worker"):
+        wait_until(lambda: learning.store.publication(project) != before, "a new order")
+    second = [row["image_id"] for row in learning.json("queue", project)["queue"]]
+    assert len(second) == 8
+    assert not set(second) & set(first[:4])
+    # Nobody is served at random: what was open comes again, and more behind it.
+    assert [_label(annotators[0], project) for _ in range(6)] == second[:6]
+
+
+def _label(person: Person, project: int) -> int:
+    task = person.next_task(project)
+    assert task is not None
+    person.submit(task)
+    return int(task["id"])
 
 
 def predictions(owner: Person, project: int) -> list[tuple[str, int, float]]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +23,7 @@ from demo.project import label_config
 from demo.scene import CLASSES, HEIGHT, WIDTH, Frame, generate
 from demo.studio_server import free_port
 from tests.label_studio.conftest import Person, WebServer, reply
-from tests.loop.conftest import Command
+from tests.loop.conftest import Command, running, wait_until
 
 # Minutes of real trainings, more where the machine is busy.
 pytestmark = pytest.mark.timeout(900)
@@ -110,30 +108,6 @@ def store(looping: Command) -> Iterator[Store]:
 @pytest.fixture
 def queue(settings: Settings, store: Store) -> JobQueue:
     return open_queue(settings, store)
-
-
-@contextmanager
-def running(command: Command, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """A process of the backend, told to stop at the end."""
-    process = command.start(*arguments)
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.communicate(timeout=30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-
-
-def wait_until(
-    happened: Callable[[], bool], what: str, *, seconds: float = 240, pause: float = 0.2
-) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(pause)
 
 
 def connect(owner: Person, command: Command, project: int, port: int) -> None:

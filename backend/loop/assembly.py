@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 
 from backend.errors import StoreError, WeightsError
 from backend.label_studio.client import Studio
 from backend.label_studio.doctor import Finding, diagnose
+from backend.loop.answer_store import AnswerStore
 from backend.loop.predictor import Predictor
 from backend.loop.published import OrderReport, published_queue
 from backend.loop.scorers import Scorers
@@ -34,6 +36,7 @@ def examine_setup(settings: Settings, project_id: int | None) -> list[Finding]:
     try:
         store = Store.from_settings(settings)
         findings.append(Finding("store", "ok", "the store can be read and written"))
+        findings += _examine_worker(settings, store, project_id)
         store.close()
     except StoreError as error:
         findings.append(Finding("store", "fail", str(error)))
@@ -45,6 +48,23 @@ def examine_setup(settings: Settings, project_id: int | None) -> list[Finding]:
     except WeightsError as error:
         findings.append(Finding("models", "fail", str(error)))
     return findings + diagnose(settings, project_id, class_names=class_names)
+
+
+def _examine_worker(settings: Settings, store: Store, project_id: int | None) -> list[Finding]:
+    """Whether a worker looks after the project; nothing is said of one it need not look after."""
+    patience = timedelta(seconds=3 * settings.poll_seconds)
+    late = AnswerStore(store).due(datetime.now(timezone.utc) - patience)
+    if project_id is None or project_id not in late:
+        return []
+    return [
+        Finding(
+            "worker",
+            "warn",
+            f"no worker has looked at project {project_id} in the last {patience.seconds} s: its "
+            "answers train no model",
+            "start `python -m backend worker`, or see `python -m backend jobs`",
+        )
+    ]
 
 
 def build_worker(settings: Settings, store: Store) -> ScoringWorker:

@@ -254,6 +254,8 @@ def test_the_doctor_says_what_is_wrong_and_what_to_do(
     project, _ = make_project()
     output, _ = command.run("doctor", project)
     assert "No order was published yet" in output
+    assert "worker" not in output
     command.run("score", project)
     output, _ = command.run("doctor", project)
     assert "No order was published yet" not in output
+    assert "start `python -m backend worker`" in output

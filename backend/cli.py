@@ -14,7 +14,7 @@ import typer
 
 from backend.errors import HardestFirstError
 from backend.verbs import jobs, learning, ordering
-from backend.verbs.console import errors, settings_with
+from backend.verbs.console import errors, service_settings
 
 app = typer.Typer(
     name="backend",
@@ -57,7 +57,7 @@ def serve(
     """Run the ML backend that Label Studio connects to."""
     from backend.serving import run_server
 
-    run_server(settings_with(port=port, host=host))
+    run_server(service_settings(port=port, host=host))
 
 
 @app.command()

@@ -35,6 +35,7 @@ from backend.loop.predictor import Predictor
 from backend.loop.repair import OrderKeeper
 from backend.loop.secret import webhook_secret
 from backend.loop.store import Store
+from backend.service_log import log_as_service
 from backend.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
@@ -76,9 +77,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         StoreError: the store cannot be opened.
     """
     chosen = settings or load_settings()
-    logging.basicConfig(
-        level=chosen.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    log_as_service(chosen)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -62,9 +62,13 @@ class Runner:
     def run(self, claim: Claim, *, on_progress: OnProgress | None = None) -> None:
         """Run a job to its end, and store that."""
         context = JobContext(claim, stopping=self._stopping.is_set, on_progress=on_progress)
+        logger.info("%s of project %s begins", claim.job, claim.job.project_id)
         with self._beating(context):
             try:
-                _store(context, self._handle(context))
+                end = self._handle(context)
+                _store(context, end)
+                told = end.error or end.result
+                logger.info("%s: %s: %s", claim.job, end.state, told)
             except JobLost:
                 logger.warning("%s went to another process meanwhile", claim.job)
             except StoreError as error:

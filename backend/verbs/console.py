@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from backend.service_log import log_as_service
 from backend.settings import Settings, load_settings
 
 errors = Console(stderr=True)
@@ -23,14 +24,27 @@ Limit = Annotated[int | None, typer.Option(help="Length of the queue (QUEUE_LIMI
 
 
 def settings_with(**options: Any) -> Settings:
-    """Settings from the environment; options that were given win. Logging follows LOG_LEVEL."""
-    given = {name: value for name, value in options.items() if value is not None}
-    settings = load_settings(**given)
+    """Settings from the environment; options that were given win.
+
+    Logging follows LOG_LEVEL, but for INFO: the bars tell as much.
+    """
+    settings = _settings(options)
     logging.basicConfig(
         level=logging.WARNING if settings.log_level == "INFO" else settings.log_level,
         format="%(levelname)s %(name)s: %(message)s",
     )
     return settings
+
+
+def service_settings(**options: Any) -> Settings:
+    """The same for what runs until it is told to stop: its log is read later, by somebody else."""
+    settings = _settings(options)
+    log_as_service(settings)
+    return settings
+
+
+def _settings(options: dict[str, Any]) -> Settings:
+    return load_settings(**{name: value for name, value in options.items() if value is not None})
 
 
 @contextmanager

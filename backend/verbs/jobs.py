@@ -13,14 +13,23 @@ from backend.jobs.handlers import Workshop
 from backend.jobs.kinds import KINDS, POLL, exclusive
 from backend.jobs.records import DONE, QUEUED, RUNNING, Job
 from backend.loop.published import OrderReport
-from backend.verbs.console import Json, note, output, progress_bars, say, settings_with, table
+from backend.verbs.console import (
+    Json,
+    note,
+    output,
+    progress_bars,
+    say,
+    service_settings,
+    settings_with,
+    table,
+)
 
 
 def worker() -> None:
     """Run the loop: read answers, train, judge, rank anew. Runs until it is told to stop."""
     from backend.jobs.assembly import work
 
-    work(settings_with())
+    work(service_settings())
 
 
 def jobs(

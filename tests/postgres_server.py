@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from demo.studio_server import free_port
 
@@ -28,43 +30,31 @@ def running_postgres(programs: Path, folder: Path) -> Iterator[str]:
     """A fresh, running server in `folder`; yields the URL of its database."""
     data = folder / "pg"
     data.mkdir()
-    as_owner: list[str] = []
+    owner: dict[str, Any] = {}
     if os.geteuid() == 0:  # PostgreSQL refuses to run as root
         shutil.chown(data, "postgres")
         for parent in [folder, *folder.parents]:
             if parent.stat().st_mode & 0o001 == 0:
                 parent.chmod(parent.stat().st_mode | 0o011)
-        as_owner = ["runuser", "-u", "postgres", "--"]
-    quiet = {"check": True, "stdout": subprocess.DEVNULL, "cwd": data}
+        owner = {"user": "postgres", "group": "postgres", "extra_groups": []}
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "cwd": data, **owner}
     subprocess.run(
-        [*as_owner, programs / "initdb", "-D", data / "db", "-U", "test", "-A", "trust", "-N"],
+        [programs / "initdb", "-D", data / "db", "-U", "test", "-A", "trust", "-N"],
+        check=True,
         **quiet,
     )
     port = free_port()
+    options = ["-c", "listen_addresses=127.0.0.1", "-k", str(data)]
     server = subprocess.Popen(
-        [
-            *as_owner,
-            programs / "postgres",
-            "-D",
-            data / "db",
-            "-p",
-            str(port),
-            "-c",
-            "listen_addresses=127.0.0.1",
-            "-k",
-            str(data),
-        ],
-        stdout=subprocess.DEVNULL,
+        [programs / "postgres", "-D", data / "db", "-p", str(port), *options],
         stderr=subprocess.DEVNULL,
-        cwd=data,
+        **quiet,
     )
     try:
         _wait_for(port)
         yield f"postgresql://test@127.0.0.1:{port}/postgres"
     finally:
-        subprocess.run(
-            [*as_owner, programs / "pg_ctl", "-D", data / "db", "-m", "immediate", "stop"], **quiet
-        )
+        server.send_signal(signal.SIGQUIT)  # at once: nothing of it is needed again
         server.wait(timeout=20)
 
 

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from backend.errors import HardestFirstError
-from backend.verbs import jobs, learning, ordering
+from backend.verbs import jobs, learning, ordering, simulating
 from backend.verbs.console import errors, service_settings
 
 app = typer.Typer(
@@ -47,6 +47,7 @@ app.command()(learning.rollback)
 app.command()(jobs.jobs)
 app.command()(ordering.doctor)
 app.command()(jobs.worker)
+app.command()(simulating.simulate)
 
 
 @app.command()

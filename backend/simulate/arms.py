@@ -1,0 +1,130 @@
+"""The arms of a replay: ways to put unlabelled images in order, by the functions the backend uses.
+
+Glossary: P images of the pool, N of them unlabelled, M labelled, D dimensions of an embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.diversity import near_duplicate_groups
+from backend.errors import SimulationError
+from backend.loop.ranking import RankOptions, rank_tasks
+from backend.loop.scoring import CROPS
+from backend.loop.store import ScoreColumns
+from backend.settings import STRATEGIES, Settings
+from backend.simulate.analysis import FULL, RANDOM
+
+__all__ = [
+    "ARMS",
+    "PoolView",
+    "check_arms",
+    "crops_of",
+    "fixed_order",
+    "order_by_model",
+    "spreads",
+]
+
+_DEFAULT = "diverse_uncertainty"
+
+ARMS: dict[str, str] = {
+    RANDOM: STRATEGIES[RANDOM],
+    "random_deduplicated": "random, but near-duplicates of what came before come last",
+    "most_boxes": "most boxes shown first: good per image, bad per box",
+    **{name: told for name, told in STRATEGIES.items() if name != RANDOM},
+    "no_groups": f"{_DEFAULT} without groups of near-duplicates",
+    "no_crops": f"{_DEFAULT} on embeddings of whole images only",
+}
+
+_STRATEGY_OF = {"no_groups": _DEFAULT, "no_crops": _DEFAULT}
+
+
+@dataclass(frozen=True, eq=False)
+class PoolView:
+    """The unlabelled images as one model sees them.
+
+    Args:
+        columns: their scores; `task_ids` are places in the pool. Equal scores stay in this order.
+        shown: (N,) how many boxes of each reach the display threshold.
+        embeddings: (N, D) unit rows; None for arms that do not spread.
+        labelled: (M, D) unit rows of the labelled images; None likewise.
+    """
+
+    columns: ScoreColumns
+    shown: NDArray[np.intp]
+    embeddings: NDArray[np.float32] | None = None
+    labelled: NDArray[np.float32] | None = None
+
+
+def check_arms(arms: Sequence[str]) -> None:
+    """Refuse names that are no arms.
+
+    Raises:
+        SimulationError: one is unknown, or random is missing.
+    """
+    for arm in arms:
+        if arm not in ARMS:
+            raise SimulationError(f"strategy {arm!r} is unknown: take some of {', '.join(ARMS)}")
+    if RANDOM not in arms:
+        raise SimulationError(f"the strategy {RANDOM} is missing: savings are measured against it")
+
+
+def spreads(arm: str) -> bool:
+    """Whether an arm looks at what the images show, besides what the model says of them."""
+    strategy = _STRATEGY_OF.get(arm, arm)
+    return strategy in STRATEGIES and RankOptions(strategy=strategy).spreads
+
+
+def crops_of(arm: str) -> int:
+    """How many objects of each image an arm wants embedded."""
+    return CROPS if spreads(arm) and arm != "no_crops" else 0
+
+
+def fixed_order(
+    arm: str, permutation: NDArray[np.intp], whole: NDArray[np.float32]
+) -> list[int] | None:
+    """The order of an arm that asks no model.
+
+    Args:
+        arm: its name.
+        permutation: (P,) the pool in random order; the initial images come first.
+        whole: (P, D) unit rows of the whole images, to be compared as they are.
+
+    Returns:
+        The whole pool in order, or None for an arm that asks the model of each round.
+    """
+    if arm in (RANDOM, FULL):
+        return [int(place) for place in permutation]
+    if arm == "random_deduplicated":
+        leaders = near_duplicate_groups(whole, order=permutation)[permutation] == permutation
+        return [*permutation[leaders].tolist(), *permutation[~leaders].tolist()]
+    return None
+
+
+def order_by_model(arm: str, view: PoolView, settings: Settings, *, picks: int) -> list[int]:
+    """The unlabelled images in the order of an arm, as places in the pool.
+
+    Args:
+        arm: one that asks the model.
+        view: what the model says.
+        settings: weights of the scores, and of diversity.
+        picks: how many images will be taken from the front.
+    """
+    if arm == "most_boxes":
+        order = np.argsort(-view.shown, kind="stable")
+        return [int(place) for place in view.columns.task_ids[order]]
+    options = RankOptions(
+        strategy=_STRATEGY_OF.get(arm, arm),
+        weights=settings.strategy_weights,
+        diversity_weight=settings.diversity_weight,
+        # The first picks of a longer list would be the same.
+        limit=picks,
+    )
+    if arm == "no_groups":
+        options = replace(options, duplicate_threshold=None)
+    ranked = rank_tasks(view.columns, options, embeddings=view.embeddings, labelled=view.labelled)
+    return [task.task_id for task in ranked]

@@ -1,0 +1,265 @@
+"""One run of a replay: an arm, a seed, round after round of pick, reveal, train and evaluate.
+
+After each round the run is on disk: the record, the picks, and the weights that make the next
+picks. A run that is called again goes on after its last finished round.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.detections import Detections
+from backend.embeddings import join_views, mean_direction
+from backend.errors import SimulationError
+from backend.loop.store import ScoreColumns
+from backend.simulate.arms import (
+    PoolView,
+    crops_of,
+    fixed_order,
+    order_by_model,
+    spreads,
+)
+from backend.simulate.plan import initial_order
+from backend.simulate.records import RoundPoint, Run, read_run, run_path, write_run
+from backend.simulate.stage import Stage, image_name, observe
+from backend.training.disk import write_whole
+from backend.training.matching import Predictions, match_image
+from backend.training.plan import TrainingPlan
+from backend.training.quality import Quality, measure
+from backend.uncertainty import ImageScores, score_image
+from backend.vision.encoder import DetectorEncoder
+from backend.vision.models import Models
+
+# Average precision looks at the whole curve: boxes count from here on (as Ultralytics has it).
+_JUDGING_FLOOR = 0.001
+
+# Seeds of trainings: another one each round, the same for all arms.
+_SEEDS_A_RUN = 1000
+
+
+def recorded(out: Path, arm: str, seed: int) -> Run:
+    """The record of a run so far, without rounds where it has not begun.
+
+    Raises:
+        StoreError: the record is damaged.
+    """
+    path = run_path(out, arm, seed)
+    return read_run(path) if path.exists() else Run(arm, seed, False, ())
+
+
+class Replay:
+    """One run, from where it stands to its end. One process at a time may work on it.
+
+    Args:
+        stage: what all runs share, prepared.
+        arm: what picks.
+        seed: of the initial images and of the trainings.
+        device: "cpu" or "cuda:N".
+        threads: of torch on a CPU.
+    """
+
+    def __init__(self, stage: Stage, arm: str, seed: int, *, device: str, threads: int) -> None:
+        self._stage = stage
+        self._arm = arm
+        self._seed = seed
+        self._device = device
+        self._threads = threads
+        self._permutation = initial_order(seed, len(stage.data.pool))
+        self._folder = run_folder(stage.plan.out, arm, seed)
+        self._fixed = fixed_order(arm, self._permutation, self._joined({}))
+
+    def run(self, on_steps: Callable[[int], None]) -> Run:
+        """Make the rounds that are missing.
+
+        Args:
+            on_steps: called with the optimiser steps that this run has taken, those of earlier
+                calls included.
+
+        Raises:
+            HardestFirstError: a training or a file failed; finished rounds are kept.
+        """
+        plan = self._stage.plan
+        record = recorded(plan.out, self._arm, self._seed)
+        counts = plan.labels_of(self._arm, len(self._stage.data.pool))
+        for number in range(len(record.rounds), len(counts)):
+            began = time.monotonic()
+            before = sum(map(plan.steps_of, counts[:number]))
+            labelled = self._labelled(number, counts)
+            weights = self._train(number, labelled, _after(before, on_steps))
+            quality = self._judge(weights)
+            point = self._point(labelled, quality, time.monotonic() - began)
+            record = Run(self._arm, self._seed, False, (*record.rounds, point))
+            write_run(record, plan.out)
+            shutil.rmtree(self._round_folder(number - 1), ignore_errors=True)
+        if len(record.rounds) >= len(counts) and not record.done:
+            record = Run(self._arm, self._seed, True, record.rounds)
+            write_run(record, plan.out)
+        return record
+
+    def _round_folder(self, number: int) -> Path:
+        return self._folder / f"round-{number:02d}"
+
+    def _labelled(self, number: int, counts: Sequence[int]) -> list[int]:
+        """The places in the pool that are labelled in a round, in the order of picking."""
+        path = self._folder / "picks.json"
+        picks: list[int] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        if number and len(picks) < counts[number - 1]:
+            raise self._lost(path)
+        if len(picks) < counts[number]:
+            picks += self._pick(picks, counts[number] - len(picks), number)
+            self._folder.mkdir(parents=True, exist_ok=True)
+            # Before the training: one that is begun again has the same images.
+            write_whole(path, json.dumps(picks).encode())
+        return picks[: counts[number]]
+
+    def _lost(self, path: Path) -> SimulationError:
+        record = run_path(self._stage.plan.out, self._arm, self._seed)
+        return SimulationError(f"{path} is gone: delete {record}, and the run is made again")
+
+    def _pick(self, labelled: Sequence[int], count: int, number: int) -> list[int]:
+        if number == 0:
+            order = self._permutation.tolist()
+        elif self._fixed is not None:
+            order = self._fixed
+        else:
+            view = self._look(self._weights(number - 1), labelled)
+            order = order_by_model(self._arm, view, self._stage.settings, picks=count)
+        known = set(labelled)
+        return [place for place in order if place not in known][:count]
+
+    def _weights(self, number: int) -> Path:
+        path = self._round_folder(number) / "weights.pt"
+        if not path.exists():
+            raise self._lost(path)
+        return path
+
+    def _look(self, weights: Path, labelled: Sequence[int]) -> PoolView:
+        """Score the pool with the model of the last round."""
+        from backend.vision.yolo import load_detector
+
+        detector = load_detector(weights, device=self._device, export_dir=None)
+        crops = crops_of(self._arm)
+        # Without crops no encoder is asked; the detector's own features come with its boxes.
+        encoder = self._stage.encoder(self._device) if crops else DetectorEncoder(detector)
+        pool = self._stage.data.pool
+        known = set(labelled)
+        open_places = [place for place in self._permutation.tolist() if place not in known]
+        # Labelled images are looked at for the sake of their objects only.
+        looked_at = [*open_places, *labelled] if crops else open_places
+        scores, shown, objects = [], [], {}
+        seen_all = observe(Models(detector, encoder), [pool[p] for p in looked_at], crops=crops)
+        for place, seen in zip(looked_at, seen_all, strict=True):
+            found = seen.detections
+            scores.append(
+                score_image(found.class_scores, peak_score=found.peak_score, floor=detector.floor)
+            )
+            shown.append(len(found.above(self._stage.settings.model_score_threshold)))
+            if len(seen.object_embeddings):
+                objects[str(place)] = mean_direction(seen.object_embeddings)
+        columns = _columns(open_places, scores[: len(open_places)])
+        counted = np.array(shown[: len(open_places)], dtype=np.intp)
+        if not spreads(self._arm):
+            return PoolView(columns, counted)
+        rows = self._joined(objects)
+        return PoolView(columns, counted, rows[open_places], rows[list(labelled)])
+
+    def _joined(self, objects: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        """(P, 2 D) the rows that images are compared by."""
+        images = {str(place): row for place, row in enumerate(self._stage.embeddings())}
+        centred = self._stage.settings.encoder == "detector"
+        return join_views(images, objects, list(images), centred=centred)
+
+    def _train(self, number: int, labelled: Sequence[int], on_step: Callable[[int], None]) -> Path:
+        from backend.training.process import train_here
+
+        plan = TrainingPlan(
+            base=self._stage.base,
+            data_yaml=self._link_images(labelled),
+            folder=self._round_folder(number),
+            image_size=self._stage.plan.image_size,
+            steps=self._stage.plan.steps_of(len(labelled)),
+            batch=self._stage.settings.train_batch,
+            device=self._device,
+            seed=_SEEDS_A_RUN * self._seed + number,
+            threads=self._threads,
+        )
+        train_here(plan, on_step, keep_checkpoints=False)
+        shutil.rmtree(plan.scratch, ignore_errors=True)
+        return plan.weights
+
+    def _link_images(self, places: Sequence[int]) -> Path:
+        """A YOLO data set of some images of the pool, by links; its YAML."""
+        folder = (self._folder / "data").absolute()
+        shutil.rmtree(folder, ignore_errors=True)
+        pool = self._stage.pool_folder.absolute()
+        for part, ending in (("images", ".jpg"), ("labels", ".txt")):
+            (folder / part).mkdir(parents=True)
+            for place in places:
+                name = f"{image_name(place)}{ending}"
+                (folder / part / name).symlink_to(pool / part / name)
+        content = json.loads((pool / "data.yaml").read_text(encoding="utf-8"))
+        path = folder / "data.yaml"
+        path.write_text(json.dumps({**content, "path": str(folder)}), encoding="utf-8")
+        return path
+
+    def _judge(self, weights: Path) -> Quality:
+        from backend.vision.decoder import DecoderOptions
+        from backend.vision.yolo import load_detector
+
+        options = DecoderOptions(floor=_JUDGING_FLOOR)
+        detector = load_detector(weights, device=self._device, export_dir=None, options=options)
+        test = self._stage.data.test
+        seen_all = observe(Models(detector, DetectorEncoder(detector)), test)
+        matches = [
+            match_image(_relative(seen.detections), image.truth)
+            for image, seen in zip(test, seen_all, strict=True)
+        ]
+        return measure(matches, self._stage.data.class_names, resamples=0)
+
+    def _point(self, labelled: Sequence[int], quality: Quality, seconds: float) -> RoundPoint:
+        pool = self._stage.data.pool
+        return RoundPoint(
+            labels=len(labelled),
+            boxes=sum(len(pool[place].truth) for place in labelled),
+            map50=quality.map50.value,
+            map50_95=quality.map50_95.value,
+            per_class={n: None if ap is None else ap.value for n, ap in quality.per_class.items()},
+            seconds=seconds,
+        )
+
+
+def _after(before: int, on_steps: Callable[[int], None]) -> Callable[[int], None]:
+    """`on_steps`, told of so many steps more."""
+    return lambda steps: on_steps(before + steps)
+
+
+def run_folder(out: Path, arm: str, seed: int) -> Path:
+    """Where a run keeps its picks, its data and its last weights."""
+    return out / "work" / f"{arm}-s{seed}"
+
+
+def _columns(places: Sequence[int], scores: Sequence[ImageScores]) -> ScoreColumns:
+    return ScoreColumns(
+        task_ids=np.array(places, dtype=np.int64),
+        image_hashes=tuple(map(str, places)),
+        lowest_confidence=np.array([score.lowest_confidence for score in scores]),
+        margin_sampling=np.array([score.margin_sampling for score in scores]),
+        entropy=np.array([score.entropy for score in scores]),
+    )
+
+
+def _relative(seen: Detections) -> Predictions:
+    """Boxes with coordinates relative to the image."""
+    width, height = seen.image_size
+    return Predictions(
+        seen.xyxy / np.array([width, height, width, height]),
+        seen.class_ids,
+        seen.confidence.astype(np.float64),
+    )

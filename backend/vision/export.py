@@ -72,8 +72,7 @@ def cached_export(
     """
     openvino = import_openvino()
 
-    versions = (openvino.__version__.split("-")[0], _RECIPE)
-    folder = export_dir / f"{kind}-{short_hash(*key, *versions)}"
+    folder = _folder(kind, key, export_dir)
     if not folder.is_dir():
         _write(folder, build())
     try:
@@ -84,6 +83,16 @@ def cached_export(
             f"the converted model in {folder.name} is damaged ({type(error).__name__}): "
             "delete that folder under DATA_DIR/exports, it is made anew"
         ) from error
+
+
+def drop_export(kind: str, key: tuple[object, ...], export_dir: Path) -> None:
+    """Remove what `cached_export` keeps under the same arguments, if it does."""
+    shutil.rmtree(_folder(kind, key, export_dir), ignore_errors=True)
+
+
+def _folder(kind: str, key: tuple[object, ...], export_dir: Path) -> Path:
+    version = import_openvino().__version__.split("-")[0]
+    return export_dir / f"{kind}-{short_hash(*key, version, _RECIPE)}"
 
 
 def convert(source: Source) -> Any:

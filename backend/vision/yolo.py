@@ -17,7 +17,7 @@ from backend.errors import WeightsError
 from backend.vision.decoder import DecoderOptions, decode
 from backend.vision.detector import Prepared
 from backend.vision.engines import Engine, OpenVinoEngine, Outputs, TorchEngine
-from backend.vision.export import Source, cached_export
+from backend.vision.export import Source, cached_export, drop_export
 from backend.vision.exports import read_foreign
 from backend.vision.letterbox import draw, fit
 from backend.vision.picture import Picture
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # Raise it when the same weights would score the same image differently.
 _DECODER_REVISION = 1
+
+_EXPORT_KIND = "yolo"
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def load_detector(
     engine: Engine
     if device == "cpu" and export_dir is not None:
         export = cached_export(
-            "yolo", (weights_hash,), export_dir, lambda: read_checkpoint(path, dynamic=True)
+            _EXPORT_KIND, (weights_hash,), export_dir, lambda: read_checkpoint(path, dynamic=True)
         )
         engine, facts = OpenVinoEngine(export.model), export.facts
     else:
@@ -165,6 +167,11 @@ def load_detector(
         spec=InputSpec((side, side), int(facts["stride"])),
         options=options,
     )
+
+
+def forget_detector(weights_hash: str, export_dir: Path) -> None:
+    """Remove what a checkpoint of this content hash was converted to."""
+    drop_export(_EXPORT_KIND, (weights_hash,), export_dir)
 
 
 def read_checkpoint(path: Path, *, dynamic: bool) -> Source:

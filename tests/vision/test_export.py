@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from backend.errors import WeightsError
-from backend.vision.export import Source, cached_export
+from backend.vision.export import Source, cached_export, drop_export
 
 
 def build(calls: list[int], fail: bool = False) -> Source:
@@ -114,3 +114,13 @@ sys.exit(f"asked for {asked}" if asked else 0)
     )
     assert done.returncode == 0, done.stderr[-500:]
     assert [path.name for path in home.rglob("*") if "cache" not in str(path)] == []
+
+
+def test_a_dropped_export_is_made_anew(tmp_path: Path) -> None:
+    calls: list[int] = []
+    drop_export("net", ("hash",), tmp_path)
+    for _ in range(2):
+        cached_export("net", ("hash",), tmp_path, lambda: build(calls))
+        drop_export("net", ("hash",), tmp_path)
+    assert len(calls) == 2
+    assert list(tmp_path.iterdir()) == []

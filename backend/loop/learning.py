@@ -35,6 +35,11 @@ from backend.vision.picture import decode
 
 Progress = Callable[[str, int, int], None]
 
+_ALL_LABELS = (
+    "not judged: it was trained on the random share too, and nothing unbiased is left to judge by; "
+    "`promote` lets it serve"
+)
+
 
 @dataclass(frozen=True)
 class Hooks:
@@ -100,7 +105,11 @@ class Learner:
         started = time.monotonic()
         version, digest = files.keep(trained.path, row.round)
         weights = files.find(version, digest)
-        judgement = self._judge(weights, project, examples, hooks)
+        judgement = (
+            Judgement(promoted=False, reason=_ALL_LABELS)
+            if all_labels
+            else self._judge(weights, project, examples, hooks)
+        )
         detector = self._scorers.base().models.with_detector(weights, self._settings).detector
         row = replace(
             row,

@@ -118,6 +118,8 @@ def test_a_training_that_fails_leaves_the_serving_model_as_it_was(
     output, _ = learning.run("train", project)
     assert "not promoted: not judged: 0 images of the random share" in output
     assert RoundStore(learning.store).serving(project) is None
+    output, _ = learning.run("train", project, "--all-labels")
+    assert "not promoted: not judged: it was trained on the random share too" in output
     assert owner.call("GET", f"/api/projects/{project}")["model_version"] == before
 
 

@@ -50,6 +50,8 @@ def run_worker(
         on_tick: called about every 5 seconds on the sweep's thread; it should only submit jobs.
     """
     ending = threading.Event()
+    signals: list[int] = []
+    _catch(signals)
     with Runner(handlers) as runner:
 
         def run(job_id: int) -> None:
@@ -68,7 +70,7 @@ def run_worker(
             target=_keep_time, args=(queue, ending, on_tick), name="job-timer", daemon=True
         )
         timer.start()
-        _consume(consumer)
+        _consume(consumer, signals)
         ending.set()
         stuck = runner.stop(_STOP_SECONDS)
     if stuck:
@@ -80,12 +82,16 @@ def run_worker(
     timer.join(_STOP_SECONDS)
 
 
-def _consume(consumer: Consumer) -> None:
-    """Huey's own loop, but one signal is like another, and none restarts the process."""
-    signals: list[int] = []
-    consumer.start()
+def _catch(signals: list[int]) -> None:
+    """Have the signals that end a worker noted in a list, and do nothing else."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda got, _frame: signals.append(got))
+
+
+def _consume(consumer: Consumer, signals: list[int]) -> None:
+    """Huey's own loop, but one signal is like another, and none restarts the process."""
+    consumer.start()
+    _catch(signals)  # again: Huey has set its own
     checked = time.monotonic()
     try:
         while not signals:

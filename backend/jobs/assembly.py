@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 
 from backend.jobs.handlers import Workshop
-from backend.jobs.kinds import CLEAN_UP, POLL, TRAIN, exclusive
+from backend.jobs.kinds import CLEAN_UP, POLL, TRAIN
 from backend.jobs.messages import make_huey
 from backend.jobs.queue import JobQueue
 from backend.jobs.worker import run_worker
@@ -77,11 +77,10 @@ def _tick(workshop: Workshop) -> None:
 def take_up_event(queue: JobQueue, action: str, project_id: int) -> None:
     """Do what an event of Label Studio asks for: a training, or a look at the project."""
     if action == START_TRAINING:
-        queue.submit(TRAIN, project_id, exclusive=exclusive(TRAIN, project_id))
+        queue.submit(TRAIN, project_id)
     elif action in ACTIONS:
         # Label Studio may tell before it has stored what happened.
-        delay = _SETTLING_SECONDS
-        queue.submit(POLL, project_id, exclusive=exclusive(POLL, project_id), delay=delay)
+        queue.submit(POLL, project_id, delay=_SETTLING_SECONDS)
 
 
 @lru_cache(maxsize=1)

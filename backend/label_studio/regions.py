@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.boxes import iou
 from backend.label_studio.label_map import LabelMap, RectangleControl, match_label
 from backend.label_studio.transport import one_line
 
@@ -139,13 +140,11 @@ def overlaps(first: Sequence[Box], second: Sequence[Box]) -> NDArray[np.float64]
     Returns:
         (N, M) in 0..1, higher = more alike.
     """
-    a = np.array([box.xyxy for box in first], dtype=np.float64).reshape(-1, 1, 4)
-    b = np.array([box.xyxy for box in second], dtype=np.float64).reshape(1, -1, 4)
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    shared = np.prod(np.clip(sides, 0, None), axis=-1)
-    areas = [np.prod(boxes[..., 2:] - boxes[..., :2], axis=-1) for boxes in (a, b)]
-    share: NDArray[np.float64] = shared / (areas[0] + areas[1] - shared)
-    return share
+    sides = (
+        np.array([box.xyxy for box in boxes], dtype=np.float64).reshape(-1, 4)
+        for boxes in (first, second)
+    )
+    return iou(*sides)
 
 
 def _other_kind(region: Any, control: RectangleControl) -> Note | None:

@@ -19,14 +19,11 @@ from backend.label_studio.label_map import LabelMap
 from backend.settings import Settings
 from backend.training.agreement import kappa
 from backend.training.matching import Boxes, ImageMatches, Predictions, match_image
-from backend.training.quality import Interval, Quality, compare, measure
+from backend.training.quality import JUDGING_FLOOR, Interval, Quality, compare, measure
 from backend.vision.picture import Picture
 
 # With fewer images of the random share, any figure would be luck.
 FEWEST_IMAGES = 5
-
-# Average precision looks at the whole curve: boxes count from here on (as Ultralytics has it).
-_FLOOR = 0.001
 
 
 @dataclass(frozen=True)
@@ -146,7 +143,7 @@ class NamedDetector:
             weights,
             device=choose_device(settings.device),
             export_dir=settings.export_dir,
-            options=DecoderOptions(floor=_FLOOR),
+            options=DecoderOptions(floor=JUDGING_FLOOR),
         )
         label_of = LabelMap.build(label_config, self._detector.class_names).labels
         id_of = {name: place for place, name in enumerate(class_names)}

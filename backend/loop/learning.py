@@ -22,7 +22,7 @@ from backend.loop.answer_store import AnswerStore
 from backend.loop.judging import Judgement, NamedDetector, judge
 from backend.loop.model_files import ModelFiles
 from backend.loop.round_store import RoundRow, RoundStore
-from backend.loop.savings import Savings, add_up
+from backend.loop.savings import Savings, total_savings
 from backend.loop.scorers import Scorers
 from backend.loop.store import Store
 from backend.loop.training_set import Example, TrainingSet, build_training_set, ordered_labels
@@ -197,8 +197,7 @@ class Learner:
 
     def _savings(self, project: ProjectInfo) -> Savings:
         control = find_control(project.label_config, self._scorers.base().class_names)
-        by_task = self._answers.by_task(project.id)
-        return add_up((answer for answers in by_task.values() for answer in answers), control)
+        return total_savings(self._answers, project.id, control)
 
     def _judge(
         self, weights: Path, project: ProjectInfo, examples: TrainingSet, hooks: Hooks

@@ -11,7 +11,7 @@ from backend.label_studio.regions import find_control
 from backend.loop.advice import FEWEST_SHOWN, Advice, advise
 from backend.loop.answer_store import AnswerStore
 from backend.loop.round_store import BASE, RoundRow, RoundStore
-from backend.loop.savings import Savings, add_up
+from backend.loop.savings import Savings, total_savings
 from backend.loop.store import Store
 from backend.settings import Settings
 from backend.training.quality import Quality
@@ -104,5 +104,4 @@ def _total(studio: Studio, store: Store, project_id: int) -> Savings:
     if live is not None:
         classes = store.class_names(live.detector) or ()
     control = find_control(studio.project(project_id).label_config, classes)
-    by_task = AnswerStore(store).by_task(project_id)
-    return add_up((answer for answers in by_task.values() for answer in answers), control)
+    return total_savings(AnswerStore(store), project_id, control)

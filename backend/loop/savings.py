@@ -9,7 +9,7 @@ from typing import Any
 from backend.label_studio.edits import Edits, compare
 from backend.label_studio.label_map import RectangleControl
 from backend.label_studio.regions import read_boxes
-from backend.loop.answer_store import StoredAnswer
+from backend.loop.answer_store import AnswerStore, StoredAnswer
 
 
 @dataclass(frozen=True)
@@ -77,3 +77,9 @@ def add_up(answers: Iterable[StoredAnswer], control: RectangleControl) -> Saving
             shown = read_boxes(list(answer.shown), control).boxes
             edits += compare(shown, read_boxes(list(answer.result), control).boxes)
     return Savings(count, prefilled, edits, timed, seconds)
+
+
+def total_savings(answers: AnswerStore, project_id: int, control: RectangleControl) -> Savings:
+    """The totals of all answers of a project."""
+    by_task = answers.by_task(project_id)
+    return add_up((answer for found in by_task.values() for answer in found), control)

@@ -32,13 +32,10 @@ from backend.simulate.stage import Stage, image_name, observe
 from backend.training.disk import write_whole
 from backend.training.matching import Predictions, match_image
 from backend.training.plan import TrainingPlan
-from backend.training.quality import Quality, measure
+from backend.training.quality import JUDGING_FLOOR, Quality, measure
 from backend.uncertainty import ImageScores, score_image
 from backend.vision.encoder import DetectorEncoder
 from backend.vision.models import Models
-
-# Average precision looks at the whole curve: boxes count from here on (as Ultralytics has it).
-_JUDGING_FLOOR = 0.001
 
 # Seeds of trainings: another one each round, the same for all arms.
 _SEEDS_A_RUN = 1000
@@ -213,7 +210,7 @@ class Replay:
         from backend.vision.decoder import DecoderOptions
         from backend.vision.yolo import load_detector
 
-        options = DecoderOptions(floor=_JUDGING_FLOOR)
+        options = DecoderOptions(floor=JUDGING_FLOOR)
         detector = load_detector(weights, device=self._device, export_dir=None, options=options)
         test = self._stage.data.test
         seen_all = observe(Models(detector, DetectorEncoder(detector)), test)

@@ -24,7 +24,10 @@ from numpy.typing import NDArray
 from backend.errors import ScoreError
 from backend.training.matching import IOU_THRESHOLDS, ImageMatches
 
-__all__ = ["Interval", "Quality", "compare", "measure"]
+__all__ = ["JUDGING_FLOOR", "Interval", "Quality", "compare", "measure"]
+
+# Average precision looks at the whole curve: boxes count from here on (as Ultralytics has it).
+JUDGING_FLOOR = 0.001
 
 BLOCK = 500_000  # numbers that one array of a block of resamples may hold: it fits the caches
 

@@ -405,5 +405,11 @@ def test_arrows_run_down_only(path):
     others = {name.split(".")[0] for name in imported - ours} - sys.stdlib_module_names
 
     assert others <= {"httpx", "label_studio_sdk", "numpy", "tenacity"}
-    plain = ("backend.errors", "backend.settings", "backend.detections", "backend.label_studio")
+    plain = (
+        "backend.boxes",
+        "backend.detections",
+        "backend.errors",
+        "backend.label_studio",
+        "backend.settings",
+    )
     assert all(name.startswith(plain) for name in ours)

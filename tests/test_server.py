@@ -186,7 +186,7 @@ def test_a_config_without_rectangles_is_one_line(client: TestClient, web: WebSer
 
 
 def jobs_of(client: TestClient, project: int) -> list[str]:
-    queue: JobQueue = client.app.state.queue  # type: ignore[attr-defined]
+    queue: JobQueue = client.app.state.services.queue  # type: ignore[attr-defined]
     return [job.kind for job in queue.list(project)]
 
 
@@ -222,7 +222,7 @@ def test_our_webhook_shows_its_secret_instead_of_a_password(settings: Settings) 
     )
     body = {"action": "ANNOTATION_CREATED", "project": {"id": 74}}
     with TestClient(create_app(locked)) as client:
-        secret = client.app.state.secret  # type: ignore[attr-defined]
+        secret = client.app.state.services.secret  # type: ignore[attr-defined]
         assert client.post("/webhook", json=body).status_code == 401
         wrong = client.post("/webhook", json=body, headers={"X-Hardest-First-Secret": "guess"})
         assert wrong.status_code == 401
@@ -242,7 +242,7 @@ def test_an_unexpected_error_gives_no_traceback(
     def fail(project_id: int) -> str:
         raise RuntimeError("secret inside")
 
-    monkeypatch.setattr(client.app.state.predictor, "published_version", fail)  # type: ignore[attr-defined]
+    monkeypatch.setattr(client.app.state.services.predictor, "published_version", fail)  # type: ignore[attr-defined]
     answer = client.post("/setup", json={"project": "1.1"})
     assert answer.status_code == 500
     assert "secret" not in answer.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,11 @@ class ReplayPlan:
         arms: what picks, without "full".
         seeds: how many; they are numbered from 0.
         initial: images of the first round, picked at random.
-        batch: images picked in every further round.
+        batch: images picked in the second round.
         rounds: trainings of a run, the one on the initial images included.
         image_size: longer side of the network's input in pixels, a multiple of 32.
         steps: optimiser steps of every training; 0: by the number of its images.
+        growth: each further batch is so many times the one before; at least 1.
     """
 
     out: Path
@@ -44,6 +46,7 @@ class ReplayPlan:
     rounds: int
     image_size: int
     steps: int
+    growth: float = 1.0
 
     def runs(self) -> list[tuple[str, int]]:
         """(arm, seed) of all runs, in the order in which they are begun."""
@@ -56,7 +59,8 @@ class ReplayPlan:
         """
         if arm == FULL:
             return [pool]
-        counts = (self.initial + place * self.batch for place in range(self.rounds))
+        batches = (round(self.batch * self.growth**place) for place in range(self.rounds - 1))
+        counts = accumulate(batches, initial=self.initial)
         return [count for count in counts if count <= pool]
 
     def steps_of(self, labels: int) -> int:
@@ -150,6 +154,7 @@ def _deciding(plan: ReplayPlan, data: ReplayData, settings: Settings) -> dict[st
         "model": content_hash(plan.model)[:12] if plan.model.is_file() else plan.model.name,
         "initial": plan.initial,
         "batch": plan.batch,
+        "growth": plan.growth,
         "imgsz": plan.image_size,
         "steps": plan.steps,
         "TRAIN_BATCH": settings.train_batch,

@@ -31,7 +31,10 @@ def simulate(
     initial: Annotated[
         int, typer.Option(help="Images of the first round, picked at random.", min=1)
     ] = 20,
-    batch: Annotated[int, typer.Option(help="Images picked in each further round.", min=1)] = 20,
+    batch: Annotated[int, typer.Option(help="Images picked in the second round.", min=1)] = 20,
+    growth: Annotated[
+        float, typer.Option(help="Each further batch is so many times the last.", min=1.0)
+    ] = 1.0,
     rounds: Annotated[int, typer.Option(help="Trainings, the first included.", min=1)] = 10,
     seeds: Annotated[int, typer.Option(help="Repetitions, paired between strategies.", min=1)] = 3,
     imgsz: Annotated[
@@ -74,6 +77,7 @@ def simulate(
         seeds=seeds,
         initial=initial,
         batch=batch,
+        growth=growth,
         rounds=rounds,
         image_size=imgsz or input_size(weights),
         steps=steps,
@@ -113,10 +117,12 @@ def _report(stage: Stage, cost: Cost) -> None:
         settings={
             "initial": plan.initial,
             "batch": plan.batch,
+            "growth": plan.growth,
             "rounds": plan.rounds,
             "seeds": plan.seeds,
             "imgsz": plan.image_size,
             "steps": plan.steps or "by images",
+            "images a step": settings.train_batch,
             "model": plan.model.name,
             "encoder": settings.encoder,
             "diversity weight": settings.diversity_weight,

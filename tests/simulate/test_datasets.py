@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -200,6 +201,8 @@ class TestPlan:
         plan = plan_of(tmp_path, data_yaml, initial=3, rounds=9)
         assert plan.labels_of("random", 8) == [3, 5, 7]
         assert plan.labels_of("full", 8) == [8]
+        growing = replace(plan, batch=2, growth=1.5)
+        assert growing.labels_of("random", 20) == [3, 5, 8, 12, 19]
         assert "the pool is used up after 3 of 9 rounds" in check_plan(plan, read_data(data_yaml))
 
     def test_a_folder_holds_one_replay(self, data_yaml: Path, tmp_path: Path) -> None:

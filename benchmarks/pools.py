@@ -198,7 +198,6 @@ def write_data_yaml(folder: Path, names: list[str]) -> Path:
         "path": str(folder.absolute()),
         "train": "images/train",
         "val": "images/test",
-        "test": "images/test",
         "names": names,
     }
     path = folder / "data.yaml"

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from backend.errors import SettingsError
+from backend.simulate.datasets import read_data
 from benchmarks.base_model import write_untrained
 from benchmarks.pools import Drawing, Mix, main, write_bccd, write_pool
 from benchmarks.scenes import Scene
@@ -45,7 +46,7 @@ def pools(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize("kind", ["A", "B", "C"])
 def test_a_pool_without_images_is_an_empty_data_set(tmp_path, kind):
     data = yaml.safe_load(write_pool(kind, tmp_path / "p", images=0, test=0).read_text())
-    for part in ("train", "test"):
+    for part in ("train", "val"):
         assert list((Path(data["path"]) / data[part]).iterdir()) == []
 
 
@@ -56,7 +57,7 @@ def test_a_pool_is_a_yolo_data_set(pools, kind, images):
     assert data["names"] == list(POOL_KINDS)
     assert Path(data["path"]) == folder
     for part, count in (("train", images), ("test", 30)):
-        pictures = sorted((folder / data[part]).glob("*.jpg"))
+        pictures = sorted((folder / "images" / part).glob("*.jpg"))
         labels = read_labels(folder, part)
         assert [path.stem for path in pictures] == list(labels)
         assert len(pictures) == count
@@ -69,6 +70,12 @@ def test_a_pool_is_a_yolo_data_set(pools, kind, images):
             assert x + width / 2 <= 1 + 1e-6
             assert y - height / 2 >= -1e-6
             assert y + height / 2 <= 1 + 1e-6
+
+
+def test_a_replay_reads_a_pool_and_holds_out_its_test_set(pools):
+    data = read_data(pools["A"] / "data.yaml")
+    assert (len(data.pool), len(data.test)) == (40, 30)
+    assert {image.path.parent.name for image in data.test} == {"test"}
 
 
 def test_every_image_of_a_has_objects_and_most_of_b_have_none(pools):

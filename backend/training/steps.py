@@ -13,11 +13,12 @@ import io
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from backend.errors import TrainingError
 from backend.training.disk import write_whole
@@ -26,17 +27,24 @@ from backend.training.plan import TrainingPlan
 _PARTS = 10
 _WARM_UP = 0.1
 
+# Share of the images of a training that may be without objects, of which one learns little.
+_MOST_BACKGROUND = 0.2
+
 RECIPE: dict[str, Any] = {
     # AdamW's steps are of one size for every layer, so that a fresh head learns in few of them.
     "optimizer": "AdamW",
-    "lr0": 0.001,
+    "lr0": 0.002,
     # Nothing that a short training would first have to get used to: no mosaics, small changes.
     "mosaic": 0.0,
     "close_mosaic": 0,
     "scale": 0.2,
     "translate": 0.05,
 }
-"""Chosen by AP after 120 steps on 120 generated frames; the rest is Ultralytics' default."""
+"""Chosen by AP after 120 steps on 120 generated frames; the rest is Ultralytics' default.
+
+The rate: against 0.001, mAP50 after 250 steps rose from 0.53 to 0.58 with 200 scenes of the
+benchmarks' pool A (batches of 16), and from 0.66 to 0.67 with 60 photographs of BCCD (of 8).
+"""
 
 
 def learning_rate_factor(step: int, steps: int) -> float:
@@ -54,16 +62,25 @@ def learning_rate_factor(step: int, steps: int) -> float:
 
 
 class Order:
-    """Indices of images in an endless order in which each comes equally often. A torch sampler.
+    """Indices of images in an endless order. A torch sampler.
+
+    Images without objects make up at most `_MOST_BACKGROUND` of it, dealt in at even distances.
+    Among those with objects, and among those without, each comes equally often.
 
     Attributes:
         position: how many indices were given; a training that goes on sets it.
     """
 
-    def __init__(self, images: int, *, epoch_length: int, seed: int) -> None:
-        """Shuffle `images` images; `len` of the sampler is `epoch_length`."""
+    def __init__(self, is_background: Sequence[bool], *, epoch_length: int, seed: int) -> None:
+        """Order images of which is told whether they are without objects.
+
+        `len` of the sampler is `epoch_length`.
+        """
         self.position = 0
-        self._images = images
+        empty = np.asarray(is_background, dtype=bool)
+        self._objects, self._backgrounds = np.flatnonzero(~empty), np.flatnonzero(empty)
+        natural = len(self._backgrounds) / len(empty)
+        self._share = min(natural, _MOST_BACKGROUND) if len(self._objects) else 1.0
         self._epoch_length = epoch_length
         self._seed = seed
 
@@ -72,10 +89,18 @@ class Order:
 
     def __iter__(self) -> Iterator[int]:
         while True:
-            lap, place = divmod(self.position, self._images)
-            shuffled = np.random.default_rng([self._seed, lap]).permutation(self._images)
+            before, after = (int(self._share * at) for at in (self.position, self.position + 1))
             self.position += 1
-            yield int(shuffled[place])
+            if after > before:
+                yield self._nth(self._backgrounds, before, 1)
+            else:
+                yield self._nth(self._objects, self.position - 1 - before, 0)
+
+    def _nth(self, images: NDArray[np.intp], count: int, kind: int) -> int:
+        """The image that comes after `count` others of its kind."""
+        lap, place = divmod(count, len(images))
+        shuffled = np.random.default_rng([self._seed, kind, lap]).permutation(images)
+        return int(shuffled[place])
 
 
 class _FixedSteps:
@@ -103,7 +128,8 @@ class _FixedSteps:
         dataset = self.build_dataset(dataset_path, mode, batch_size)
         # Ultralytics halves a batch that does not fit into a GPU, and takes two for a step.
         epoch_length = part_steps(self.plan.steps) * self.plan.batch
-        self.order = Order(len(dataset), epoch_length=epoch_length, seed=self.plan.seed)
+        empty = [not len(label["cls"]) for label in dataset.labels]
+        self.order = Order(empty, epoch_length=epoch_length, seed=self.plan.seed)
         self.order.position = self.steps_done * self.plan.batch
         return InfiniteDataLoader(
             dataset=dataset,

@@ -5,8 +5,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from backend.errors import TrainingError, WeightsError
 from backend.training.dataset import TrainingImage, write_dataset
 from backend.training.plan import TrainingPlan
 from backend.training.process import explain
+from backend.training.steps import Order
 from backend.training.trainer import Trained, TrainingStopped, steps_for, train
 from backend.vision.picture import Picture, thumbnail
 from tests.vision import networks
@@ -111,6 +114,29 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
 @pytest.mark.parametrize("images", [0, 1, 100, 10**6])
 def test_the_number_of_steps_grows_with_the_data_and_has_an_end(images: int) -> None:
     assert 0 < steps_for(images) <= steps_for(images + 1) <= steps_for(10**7)
+
+
+@pytest.mark.parametrize(
+    ("is_background", "share"),
+    [
+        ([False] * 5, 0.0),
+        ([True] * 3, 1.0),  # nothing else to train on
+        ([False] * 9 + [True], 0.1),
+        ([False] * 2 + [True] * 8, 0.2),
+    ],
+)
+def test_images_without_objects_are_at_most_a_fifth_of_what_is_seen(
+    is_background: list[bool], share: float
+) -> None:
+    empty = np.array(is_background)
+    seen = np.array(list(islice(Order(is_background, epoch_length=1, seed=0), 200)))
+    assert empty[seen].mean() == pytest.approx(share)
+    for kind in (True, False):
+        times = Counter(seen[empty[seen] == kind].tolist()).values()
+        assert not times or max(times) - min(times) <= 1
+    goes_on = Order(is_background, epoch_length=1, seed=0)
+    goes_on.position = 37
+    assert list(islice(goes_on, 20)) == seen[37:57].tolist()
 
 
 class TestAFinishedTraining:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import httpx
 
 from backend.errors import AccessError, LabelStudioError
+from backend.metrics import count_studio_refusal
 
 TokenKind = Literal["personal", "legacy"]
 
@@ -122,6 +123,8 @@ class TokenAuth(httpx.Auth):
 
 
 def _access_of(response: httpx.Response) -> str:
+    if not response.is_success:
+        count_studio_refusal(response.status_code)
     if response.status_code in (400, 401, 403):
         raise AccessError(
             f"Label Studio refuses the personal access token (revoked, or of another server): "

@@ -16,6 +16,7 @@ from label_studio_sdk.core.api_error import ApiError
 
 from backend.errors import AccessError, LabelStudioError, UnreachableError
 from backend.label_studio.auth import LEGACY_IS_OFF, MAKE_A_TOKEN, TokenKind
+from backend.metrics import count_studio_error, count_studio_refusal
 
 DETAIL_LIMIT = 240
 
@@ -64,13 +65,16 @@ def speaking_to(
             error.response.headers,
         ) from None
     except json.JSONDecodeError:
+        count_studio_error("other")
         raise _foreign(url, doing) from None
     except httpx.TimeoutException:
+        count_studio_error("timeout")
         raise UnreachableError(
             f"Label Studio at {url} did not answer in time ({doing}): it is overloaded, or a proxy "
             "in between swallows the request; try again"
         ) from None
     except (httpx.TransportError, httpx.InvalidURL) as error:
+        count_studio_error("unreachable")
         raise UnreachableError(
             f"No Label Studio answers at {url} ({one_line(error)}): start it, "
             "or correct LABEL_STUDIO_URL"
@@ -92,6 +96,7 @@ def _from_status(
     body: Any,
     headers: Any,
 ) -> LabelStudioError:
+    count_studio_refusal(status)
     if status == 401:
         remedy = LEGACY_IS_OFF if kind == "legacy" else f"it was revoked: {MAKE_A_TOKEN}"
         return AccessError(f"Label Studio at {url} does not accept the token ({doing}): {remedy}")

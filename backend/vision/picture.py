@@ -12,6 +12,8 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from backend.errors import ImageError
 
 MAX_PIXELS = 100_000_000
+# Pillow reads many more, one of them (EPS) by running another program.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _TRANSPOSED_ORIENTATIONS = frozenset({5, 6, 7, 8})
 _SIXTEEN_BIT_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
 
@@ -30,7 +32,7 @@ class Picture:
 
 
 def decode(data: bytes, *, long_side: int, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Decode an image file of any mode that Pillow reads. Safe to call from many threads.
+    """Decode a JPEG, PNG, WebP, BMP, TIFF or GIF of any mode. Safe to call from many threads.
 
     Args:
         data: the bytes of the file.
@@ -44,7 +46,7 @@ def decode(data: bytes, *, long_side: int, max_pixels: int = MAX_PIXELS) -> Pict
     if not data:
         raise ImageError("the image file is empty (0 bytes): upload it again")
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             _check_size(image.size, max_pixels)
             return _decode_open(image, long_side)
     except ImageError:

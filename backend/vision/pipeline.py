@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from backend.errors import HardestFirstError
+from backend.metrics import timed
 from backend.vision.models import ImageInputs, Models, Observation
 from backend.vision.picture import decode
 
@@ -48,7 +49,9 @@ def observe_all(
     waiting: deque[tuple[Item, Future[ImageInputs]]] = deque()
 
     def inputs_of(item: Item) -> ImageInputs:
-        picture = decode(load(item), long_side=models.long_side)
+        data = load(item)
+        with timed("decode"):
+            picture = decode(data, long_side=models.long_side)
         return models.prepare(picture, embedded=embedded(item))
 
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:

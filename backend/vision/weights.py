@@ -44,6 +44,8 @@ def find_detector(
     """
     path = inside(name, model_dir, setting="MODEL")
     if path.exists():
+        for entry in path.iterdir() if path.is_dir() else ():
+            inside(str(entry), model_dir, setting="MODEL")
         return path
     if not is_official(name):
         raise WeightsError(

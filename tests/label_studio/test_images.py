@@ -29,7 +29,7 @@ STUDIO = "http://studio.example"
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch):
-    monkeypatch.setattr("backend.label_studio.images._pause", lambda state: 0.0)
+    monkeypatch.setattr("backend.label_studio.downloads._pause", lambda state: 0.0)
 
 
 @pytest.fixture(params=["personal", "legacy"])
@@ -225,7 +225,7 @@ class Dripping(httpx.SyncByteStream):
 def test_a_server_that_hangs(web):
     wait = threading.Event()
     web.answers["/slow.png"] = lambda handler: wait.wait(5)
-    source = ImageSource(STUDIO, None, timeout=0.2, retries=0)
+    source = ImageSource(STUDIO, None, timeout=0.2, retries=0, allowed_hosts="127.0.0.1")
     with contextlib.closing(source), pytest.raises(ImageError, match="did not come within"):
         source.fetch(f"{web.url}/slow.png")
     wait.set()
@@ -247,13 +247,13 @@ def test_a_body_cut_short_is_tried_again(web):
         handler.connection.shutdown(socket.SHUT_RDWR)
 
     web.answers["/cut.png"] = cut
-    with contextlib.closing(ImageSource(STUDIO, None)) as source:
+    with contextlib.closing(ImageSource(STUDIO, None, allowed_hosts="127.0.0.1")) as source:
         assert source.fetch(f"{web.url}/cut.png") == PNG
     assert len(tries) == 2
 
 
 def test_no_server_at_all():
-    source = ImageSource(STUDIO, None, retries=1)
+    source = ImageSource(STUDIO, None, retries=1, allowed_hosts="127.0.0.1")
     with contextlib.closing(source), pytest.raises(ImageError, match="cannot be fetched"):
         source.fetch("http://127.0.0.1:9/a.png")
 
@@ -307,7 +307,9 @@ def test_eight_threads_share_connections_and_the_cache(web, tmp_path):
         body = PNG + bytes([i])
         web.answers[f"/{i}.png"] = lambda handler, body=body: reply(handler, 200, body)
     cache = ImageCache(tmp_path, 10_000)
-    with contextlib.closing(ImageSource(STUDIO, None, cache=cache)) as source:
+    with contextlib.closing(
+        ImageSource(STUDIO, None, cache=cache, allowed_hosts="127.0.0.1")
+    ) as source:
         uris = [f"{web.url}/{i}.png" for i in range(16)]
         with ThreadPoolExecutor(8) as pool:
             first = list(pool.map(source.fetch, uris))

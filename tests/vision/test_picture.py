@@ -158,6 +158,11 @@ class TestRefuses:
         with pytest.raises(ImageError, match="not a web page"):
             decode(data, long_side=640)
 
+    @pytest.mark.parametrize("kind", ["EPS", "PPM", "ICO", "TGA", "PCX"])
+    def test_a_format_that_cameras_do_not_write(self, kind: str) -> None:
+        with pytest.raises(ImageError, match="JPEG, PNG, WebP, BMP, TIFF or GIF"):
+            decode(encoded(quarters(), kind), long_side=640)
+
     @pytest.mark.parametrize("size", [(10_000, 10_000), (50_000, 50_000)])
     def test_too_many_pixels_by_the_header_alone(self, size: tuple[int, int]) -> None:
         with pytest.raises(ImageError, match="less than 100 million pixels") as caught:

@@ -68,6 +68,12 @@ class TestRefused:
         with pytest.raises(WeightsError, match="inside MODEL_DIR"):
             find_detector("sub/evil.pt", model_dir, download=no_download)
 
+    def test_a_model_folder_that_holds_a_link_out(self, model_dir: Path, tmp_path: Path) -> None:
+        (model_dir / "best_openvino_model").mkdir()
+        (model_dir / "best_openvino_model" / "best.bin").symlink_to(tmp_path / "evil.pt")
+        with pytest.raises(WeightsError, match="links are followed"):
+            find_detector("best_openvino_model", model_dir, download=no_download)
+
     def test_a_neighbour_whose_name_begins_alike(self, model_dir: Path, tmp_path: Path) -> None:
         (tmp_path / "models-2").mkdir()
         with pytest.raises(WeightsError, match="inside MODEL_DIR"):

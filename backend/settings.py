@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from backend.addresses import AllowedHosts
 from backend.errors import ScoreError, SettingsError
 from backend.uncertainty import DEFAULT_WEIGHTS, parse_weights
 
@@ -135,10 +137,28 @@ class Settings(BaseSettings):
     )
     basic_auth_user: str = Field("", description="User that Label Studio connects with.")
     basic_auth_pass: SecretStr = Field(SecretStr(""), description="Its password.")
+    api_rate: str = Field(
+        "1200/minute",
+        description="Requests that a key may make, such as 20/second; more are answered with 429.",
+    )
+    private_network: bool = Field(
+        False,
+        description="true: whoever reaches HOST may call what Label Studio calls; `serve` then "
+        "starts there without a key and BASIC_AUTH. The API asks for a key all the same.",
+    )
     port: int = Field(9090, ge=1, le=65535, description="Port of `serve`.")
     host: str = Field("127.0.0.1", description="Address `serve` listens on.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="How much is logged."
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="text: log lines for people; json: one JSON object a line."
+    )
+    worker_metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="Port on which `worker` gives Prometheus its figures, on loopback; 0: none.",
     )
     image_cache_mb: int = Field(
         2048, ge=0, description="Size of the image cache on disk, in MB; 0 keeps none."
@@ -147,6 +167,17 @@ class Settings(BaseSettings):
         "",
         description="Label Studio's document root, where this machine sees it too: local files are "
         "then read from disk instead of over HTTP.",
+    )
+    allowed_image_hosts: str = Field(
+        "",
+        description="Private hosts that images may be fetched from, besides Label Studio: names, "
+        "IP addresses and networks such as 10.1.0.0/16, separated by commas.",
+    )
+    max_request_mb: int = Field(
+        64,
+        ge=1,
+        description="Largest body of a request, in MB: Label Studio sends all selected tasks in "
+        "one.",
     )
     sequence_field: str = Field(
         "",
@@ -164,7 +195,32 @@ class Settings(BaseSettings):
     def _check_url(cls, value: str) -> str:
         if not value.startswith(("http://", "https://")):
             raise ValueError("must begin with http:// or https://")
+        parts = urlsplit(value)
+        if not parts.hostname or parts.port == 0:
+            raise ValueError("must name a host")
+        # It is shown in messages, and Label Studio takes a token instead.
+        if "@" in parts.netloc:
+            raise ValueError("must hold no user and no password")
         return value.rstrip("/")
+
+    @field_validator("allowed_image_hosts")
+    @classmethod
+    def _check_hosts(cls, value: str) -> str:
+        AllowedHosts.parse(value)
+        return value
+
+    @field_validator("api_rate")
+    @classmethod
+    def _check_rate(cls, value: str) -> str:
+        from limits import parse_many
+
+        try:
+            amounts = [item.amount for item in parse_many(value)]
+        except ValueError:
+            amounts = []
+        if len(amounts) != 1 or amounts[0] < 1:
+            raise ValueError("must be a number and a time, such as 1200/minute or 20/second")
+        return value
 
     @property
     def image_cache_dir(self) -> Path:

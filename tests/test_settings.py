@@ -40,7 +40,16 @@ def test_the_environment_is_read_and_options_win(monkeypatch: pytest.MonkeyPatch
         ("PORT", "99999"),
         ("MODEL_SCORE_THRESHOLD", "x"),
         ("LABEL_STUDIO_URL", "localhost:8080"),
+        ("LABEL_STUDIO_URL", "http://"),
+        ("LABEL_STUDIO_URL", "http://host:port"),
+        ("LABEL_STUDIO_URL", "http://me:password@host"),
+        ("ALLOWED_IMAGE_HOSTS", "http://minio:9000"),
+        ("ALLOWED_IMAGE_HOSTS", "10.0.0.1/8"),
+        ("MAX_REQUEST_MB", "0"),
         ("LOG_LEVEL", "LOUD"),
+        ("API_RATE", "fast"),
+        ("API_RATE", "0/minute"),
+        ("API_RATE", "5/minute;9/hour"),
     ],
 )
 def test_a_malformed_setting_is_one_line_that_names_it(

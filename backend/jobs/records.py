@@ -13,6 +13,7 @@ from sqlalchemy import Row
 from backend.loop.database import utc
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
+STATES = (QUEUED, RUNNING, DONE, FAILED, CANCELLED)
 
 LOG_LINES = 50
 LOG_BYTES = 8000

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from structlog.contextvars import bound_contextvars
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from backend.errors import HardestFirstError, StoreError
@@ -19,6 +20,7 @@ from backend.jobs.context import JobContext, OnProgress
 from backend.jobs.queue import JobQueue
 from backend.jobs.records import CANCELLED, DONE, FAILED, QUEUED, Job, cut
 from backend.jobs.stopping import JobCancelled, JobInterrupted, JobLost
+from backend.metrics import JOB_SECONDS
 
 logger = logging.getLogger(__name__)
 
@@ -62,10 +64,13 @@ class Runner:
     def run(self, claim: Claim, *, on_progress: OnProgress | None = None) -> None:
         """Run a job to its end, and store that."""
         context = JobContext(claim, stopping=self._stopping.is_set, on_progress=on_progress)
-        logger.info("%s of project %s begins", claim.job, claim.job.project_id)
-        with self._beating(context):
+        job = claim.job
+        with bound_contextvars(job=job.id, project=job.project_id), self._beating(context):
+            logger.info("%s of project %s begins", job, job.project_id)
+            started = time.monotonic()
             try:
                 end = self._handle(context)
+                JOB_SECONDS.labels(job.kind, end.state).observe(time.monotonic() - started)
                 _store(context, end)
                 told = end.error or end.result
                 logger.info("%s: %s: %s", claim.job, end.state, told)

@@ -6,6 +6,7 @@ Each batch is stored before the next begins: a run killed at any point goes on w
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -15,9 +16,12 @@ from backend.label_studio.images import ImageSource, image_uri
 from backend.label_studio.label_map import data_field
 from backend.label_studio.records import TaskRef
 from backend.loop.store import IMAGE_VIEW, ScoredTask, Store
+from backend.metrics import IMAGES_SCORED, IMAGES_SKIPPED, timed
 from backend.uncertainty import score_image
 from backend.vision.models import Models, Observation
 from backend.vision.pipeline import observe_all
+
+logger = logging.getLogger(__name__)
 
 # Objects of an image that are embedded beside the image: its most uncertain ones.
 CROPS = 3
@@ -109,7 +113,8 @@ class Scorer:
 
         def load(item: tuple[TaskRef, str]) -> bytes:
             task, uri = item
-            data = self._source.fetch(uri, task_id=task.id)
+            with timed("fetch"):
+                data = self._source.fetch(uri, task_id=task.id)
             hashes[task.id] = hashlib.sha256(data).hexdigest()
             return data
 
@@ -125,7 +130,7 @@ class Scorer:
                 batch.append(_Seen(task.id, uri, hashes.pop(task.id), outcome))
                 report.scored += 1
             elif isinstance(outcome, ImageError):
-                report.skipped[task.id] = str(outcome)
+                _skip(report, project_id, task.id, outcome)
             else:
                 self._save(project_id, batch)
                 raise outcome
@@ -149,7 +154,7 @@ class Scorer:
             try:
                 uri = image_uri(task, image_field)
             except ImageError as error:
-                report.skipped[task.id] = str(error)
+                _skip(report, project_id, task.id, error)
                 continue
             if stored.get(task.id) == uri:
                 report.reused += 1
@@ -160,6 +165,11 @@ class Scorer:
     def _save(self, project_id: int, batch: Sequence[_Seen]) -> None:
         if not batch:
             return
+        with timed("store"):
+            self._store_batch(project_id, batch)
+        IMAGES_SCORED.inc(len(batch))
+
+    def _store_batch(self, project_id: int, batch: Sequence[_Seen]) -> None:
         images = {
             seen.image_hash: seen.observation.embedding
             for seen in batch
@@ -189,6 +199,12 @@ class Scorer:
                 floor=self._models.detector.floor,
             ),
         )
+
+
+def _skip(report: ScoringReport, project_id: int, task_id: int, error: ImageError) -> None:
+    report.skipped[task_id] = str(error)
+    IMAGES_SKIPPED.inc()
+    logger.info("not scored: %s", error, extra={"project": project_id, "task": task_id})
 
 
 def crop_view(detector: str) -> str:

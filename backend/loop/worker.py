@@ -51,6 +51,11 @@ class ScoringWorker:
         self._queue.put(None)
         self._thread.join(timeout=30)
 
+    @property
+    def waiting(self) -> int:
+        """How many tasks wait to be taken up, about."""
+        return self._queue.qsize()
+
     def base_detector(self, timeout: float) -> str:
         """The version of the detector that MODEL names; waits for it at most `timeout` seconds.
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.detections import Detections
+from backend.metrics import timed
 from backend.settings import Settings
 from backend.vision.crops import object_crops
 from backend.vision.detector import Detector, Prepared
@@ -108,7 +109,8 @@ class Models:
         """
         if not batch:
             return []
-        detections, wholes = self._detect(batch)
+        with timed("detect"):
+            detections, wholes = self._detect(batch)
         objects = [
             object_crops(inputs.picture, seen, limit=crops) if crops else []
             for inputs, seen in zip(batch, detections, strict=True)
@@ -116,7 +118,8 @@ class Models:
         # Whole images and objects go to the encoder together: it is faster in large batches.
         pending = [x.encoder_input for x in batch if x.encoder_input is not None]
         cut = [self.encoder.prepare(pixels) for image in objects for pixels in image]
-        rows = iter(self._encode([*pending, *cut]))
+        with timed("embed"):
+            rows = iter(self._encode([*pending, *cut]))
         embeddings = [
             whole if inputs.encoder_input is None else next(rows)
             for inputs, whole in zip(batch, wholes, strict=True)

@@ -15,6 +15,7 @@ import typer
 from backend.errors import HardestFirstError
 from backend.verbs import jobs, learning, ordering, simulating
 from backend.verbs.console import errors, service_settings
+from backend.verbs.keys import keys
 
 app = typer.Typer(
     name="backend",
@@ -47,6 +48,7 @@ app.command()(learning.rollback)
 app.command()(jobs.jobs)
 app.command()(ordering.doctor)
 app.command()(jobs.worker)
+app.add_typer(keys, name="keys")
 app.command()(simulating.simulate)
 
 

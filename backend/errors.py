@@ -11,6 +11,7 @@ HardestFirstError
  ├── QueueError             jobs cannot be carried to a worker, or one stands in the way
  ├── TrainingError          a training that cannot start or failed; the serving model stands
  ├── SimulationError        a replay that cannot start, or runs of it that failed
+ ├── ApiKeyError            a key of the API that cannot be made or revoked
  └── LabelStudioError       Label Studio refused, or did not answer as it must
       ├── UnreachableError  no answer: it is down, or the address is wrong
       ├── AccessError       the token is wrong, expired or lacks the right
@@ -62,6 +63,10 @@ class TrainingError(HardestFirstError):
 
 class SimulationError(HardestFirstError):
     """A replay cannot start, or some of its runs failed."""
+
+
+class ApiKeyError(HardestFirstError):
+    """A key of the API cannot be made or revoked."""
 
 
 class LabelStudioError(HardestFirstError):

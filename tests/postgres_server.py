@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import psycopg
 
 from demo.studio_server import free_port
 
@@ -62,8 +63,9 @@ def _wait_for(port: int) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            # It listens before it is ready: only a session tells.
+            psycopg.connect(f"host=127.0.0.1 port={port} user=test dbname=postgres").close()
             return
-        except OSError:
+        except psycopg.OperationalError:
             time.sleep(0.1)
     raise RuntimeError("PostgreSQL did not start within 30 s")

@@ -36,14 +36,19 @@ class Database:
     def __init__(self, url: str) -> None:
         try:
             parsed = make_url(url)
-        except ArgumentError:
+            # What follows an '@' in a password would be taken for the host, and shown.
+            if "@" in f"{parsed.host}{parsed.database if parsed.host else ''}":
+                raise ValueError
+        except (ArgumentError, ValueError):
             raise StoreError(
                 "DATABASE_URL is no database address: "
-                "give one like postgresql+psycopg://user:password@host/name, or leave it empty."
+                "give one like postgresql+psycopg://user:password@host/name, or leave it empty; "
+                "special characters of the password are percent-encoded."
             ) from None
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
-        self._where = parsed.render_as_string(hide_password=True)
+        # Without the query, which may hold a password as well.
+        self._where = parsed.set(query={}).render_as_string(hide_password=True)
         with self._clear_errors():
             self._engine = create_engine(parsed, pool_pre_ping=True)
             if self._engine.dialect.name == "sqlite":

@@ -87,6 +87,19 @@ ranks = Table(
     Index("ranks_of_task", "model_version", "task_id"),
 )
 
+# One row for one project: its tasks as they were last ranked.
+pools = Table(
+    "pools",
+    metadata,
+    Column("project_id", Integer, primary_key=True),
+    Column("ranked_at", DateTime(timezone=True), nullable=False),
+    Column("detector", String(64), nullable=False),
+    Column("encoder", String(200), nullable=False),
+    Column("options", Text, nullable=False),  # JSON, see loop/ranking.py
+    Column("validation_share", Float, nullable=False),
+    Column("tasks", LargeBinary, nullable=False),  # columns, see loop/pool_store.py
+)
+
 # One row for one job. A message of the queue only says which job is due; the job is here.
 jobs = Table(
     "jobs",
@@ -212,4 +225,27 @@ kept = Table(
     metadata,
     Column("name", String(60), primary_key=True),
     Column("value", Text, nullable=False),
+)
+
+# One row for one key of the API. Rows stay when keys are revoked: once a key was made, the API
+# asks for one for good.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(12), primary_key=True),  # the public part of the key
+    Column("name", String(100), nullable=False),
+    Column("secret_hash", String(64), nullable=False),  # SHA-256 of the secret part
+    Column("may_write", Boolean, nullable=False),
+    Column("projects", Text, nullable=False),  # JSON list; null: all
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=True),
+    Column("revoked_at", DateTime(timezone=True), nullable=True),
+    Column("last_used_at", DateTime(timezone=True), nullable=True),  # to some ten minutes
+    Index(
+        "one_key_of_a_name",
+        "name",
+        unique=True,
+        sqlite_where=text("revoked_at IS NULL"),
+        postgresql_where=text("revoked_at IS NULL"),
+    ),
 )

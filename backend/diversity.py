@@ -26,7 +26,16 @@ from backend.duplicates import find_leaders
 from backend.errors import ScoreError
 from backend.selection import LazyGreedy, UnitRows
 
-__all__ = ["Pick", "Ranking", "gamma_of", "near_duplicate_groups", "pick_diverse", "rank"]
+__all__ = [
+    "Pick",
+    "Ranking",
+    "find_representatives",
+    "gamma_of",
+    "near_duplicate_groups",
+    "pick_diverse",
+    "rank",
+    "rank_represented",
+]
 
 Embeddings = NDArray[np.floating[Any]]
 Indices = NDArray[np.intp]
@@ -250,14 +259,104 @@ def rank(
     groups = _groups(rows, by_utility, threshold, keys, known)
 
     represents = groups == np.arange(len(rows))
+    order = _in_order(rows, values, represents, limit, gamma, known, priority)
+    return Ranking(order=order, groups=groups, picked=min(limit, int(represents.sum())))
+
+
+def find_representatives(
+    embeddings: Embeddings,
+    utilities: ArrayLike,
+    *,
+    labelled: Embeddings | None = None,
+    duplicate_threshold: float | None = 0.95,
+    keys: Sequence[Hashable] | None = None,
+) -> NDArray[np.bool_]:
+    """Tell which images represent a group of near-duplicates: what costs `rank` most.
+
+    They do not depend on how much diversity counts, so that one search serves every
+    `diversity_weight`: see `rank_represented`.
+
+    Args:
+        embeddings, utilities, labelled, duplicate_threshold, keys: as `rank` takes them.
+
+    Returns:
+        (N,) True for the representatives.
+
+    Raises:
+        ScoreError: a shape or range that does not hold, or a row that is zero or not finite.
+
+    >>> photos = np.array([[1.0, 0.0], [0.999, 0.0447], [0.0, 1.0]])
+    >>> find_representatives(photos, [0.8, 0.9, 0.1]).tolist()
+    [False, True, True]
+    """
+    rows = UnitRows(embeddings)
+    values = _checked_utilities(utilities, len(rows))
+    threshold = None if duplicate_threshold is None else _checked_threshold(duplicate_threshold)
+    by_utility = _by_utility(values, _priority(len(rows), None))
+    found: NDArray[np.bool_] = _groups(
+        rows, by_utility, threshold, keys, _known(rows, labelled)
+    ) == np.arange(len(rows))
+    return found
+
+
+def rank_represented(
+    embeddings: Embeddings,
+    utilities: ArrayLike,
+    represents: NDArray[np.bool_],
+    *,
+    limit: int,
+    diversity_weight: float = 0.4,
+    labelled: Embeddings | None = None,
+) -> Indices:
+    """The order of `rank` where the representatives are known.
+
+    Args:
+        embeddings, utilities, limit, diversity_weight, labelled: as `rank` takes them.
+        represents: (N,) as `find_representatives` returned it.
+
+    Returns:
+        (N,) all row numbers, the one to label first in front.
+
+    Raises:
+        ScoreError: a shape or range that does not hold, or a row that is zero or not finite.
+
+    >>> photos = np.array([[1.0, 0.0], [0.999, 0.0447], [0.0, 1.0]])
+    >>> rank_represented(photos, [0.8, 0.9, 0.1], np.array([False, True, True]), limit=2).tolist()
+    [1, 2, 0]
+    """
+    rows = UnitRows(embeddings)
+    values = _checked_utilities(utilities, len(rows))
+    if represents.shape != (len(rows),):
+        raise ScoreError(f"represents must have shape ({len(rows)},), not {represents.shape}")
+    return _in_order(
+        rows,
+        values,
+        represents,
+        _checked_count(limit, "limit"),
+        gamma_of(diversity_weight),
+        _known(rows, labelled),
+        _priority(len(rows), None),
+    )
+
+
+def _in_order(
+    rows: UnitRows,
+    utilities: NDArray[np.float64],
+    represents: NDArray[np.bool_],
+    limit: int,
+    gamma: float,
+    known: UnitRows | None,
+    priority: Indices,
+) -> Indices:
+    """(N,) up to `limit` representatives picked, then the others, then those they represent."""
+    by_utility = _by_utility(utilities, priority)
     picked = min(limit, int(represents.sum()))
-    pick = _pick(rows, values, picked, gamma, known, priority, represents)
+    pick = _pick(rows, utilities, picked, gamma, known, priority, represents)
     waiting = represents.copy()
     waiting[pick.indices] = False
-    order = np.concatenate(
+    return np.concatenate(
         [pick.indices, by_utility[waiting[by_utility]], by_utility[~represents[by_utility]]]
     )
-    return Ranking(order=order, groups=groups, picked=picked)
 
 
 def _pick(

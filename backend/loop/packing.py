@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,3 +47,9 @@ def pack_vector(vector: NDArray[np.float32]) -> bytes:
 def unpack_vector(packed: bytes) -> NDArray[np.float32]:
     """The inverse of `pack_vector`."""
     return np.frombuffer(packed, dtype=np.float16).astype(np.float32)
+
+
+def unpack_rows(packed: Sequence[bytes]) -> NDArray[np.float32]:
+    """N packed vectors of one length, at least one, as the rows of an (N, D) matrix."""
+    flat = np.frombuffer(b"".join(packed), dtype=np.float16)
+    return flat.reshape(len(packed), -1).astype(np.float32)

@@ -7,17 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.diversity import find_representatives
 from backend.label_studio.records import TaskRef
 from backend.loop.answer_store import AnswerStore
-from backend.loop.random_share import deal, is_random_pick, shuffled
-from backend.loop.ranking import RankedTask, RankOptions, load_embeddings, rank_tasks
+from backend.loop.random_share import is_random_pick
+from backend.loop.ranked_pool import RankedPool, Standing
+from backend.loop.ranking import RankOptions, load_embeddings, public_scores
 from backend.loop.scoring import crop_view
 from backend.loop.store import ScoreColumns, Store
+from backend.metrics import timed
 from backend.settings import Settings
+from backend.uncertainty import flip
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,8 @@ class PoolRanker:
         self._store = store
         self._answers = AnswerStore(store)
 
-    def rank(self, pool: Pool) -> list[RankedTask]:
-        """The unlabelled tasks that are scored, first place first."""
+    def rank(self, pool: Pool) -> RankedPool:
+        """The unlabelled tasks that are scored, in order."""
         settings = self._settings
         options = RankOptions(
             strategy=settings.strategy,
@@ -60,12 +65,52 @@ class PoolRanker:
             limit=settings.queue_limit,
             seed=pool.project_id,
         )
-        by_chance = self.random_picks(pool)
-        open_ids = {task.id for task in pool.tasks if not task.is_labeled}
-        ranked = self._rank(pool, options, open_ids - by_chance)
-        dealt = self._in_random_order(pool, options, open_ids & by_chance)
-        order = deal(ranked, dealt, settings.validation_share)
-        return [replace(task, rank=place) for place, task in enumerate(order, start=1)]
+        with timed("rank"):
+            return self._rank(pool, options)
+
+    def _rank(self, pool: Pool, options: RankOptions) -> RankedPool:
+        ranked_at = datetime.now(timezone.utc)
+        task_ids = [task.id for task in pool.tasks]
+        columns = self._store.score_columns(pool.project_id, pool.detector, task_ids)
+        # Of all tasks together: rows that are whitened may be compared within one call only.
+        view = crop_view(pool.detector)
+        embeddings = load_embeddings(self._store, pool.encoder, view, columns.image_hashes)
+        ranked = RankedPool(
+            project_id=pool.project_id,
+            detector=pool.detector,
+            encoder=pool.encoder,
+            ranked_at=ranked_at,
+            options=options,
+            validation_share=self._settings.validation_share,
+            columns=columns,
+            standing=self._standing(pool, columns, options, embeddings),
+            order=np.empty(0, dtype=np.int32),
+        )
+        return ranked.ordered(options, embeddings)
+
+    def _standing(
+        self,
+        pool: Pool,
+        columns: ScoreColumns,
+        options: RankOptions,
+        embeddings: NDArray[np.float16],
+    ) -> NDArray[np.uint8]:
+        standing = np.full(len(columns.task_ids), Standing.DUPLICATE, dtype=np.uint8)
+        standing[np.isin(columns.task_ids, list(self.random_picks(pool)))] = Standing.BY_CHANCE
+        labelled = [task.id for task in pool.tasks if task.is_labeled]
+        standing[np.isin(columns.task_ids, labelled)] = Standing.LABELLED
+        ranked = np.flatnonzero(standing == Standing.DUPLICATE)
+        if len(ranked):
+            # Also where the strategy does not spread: another one may be asked for.
+            represents = find_representatives(
+                embeddings[ranked],
+                flip(public_scores(columns, replace(options, strategy="combined"))[ranked]),
+                labelled=embeddings[standing == Standing.LABELLED],
+                duplicate_threshold=options.duplicate_threshold,
+                keys=self._sequence_keys(pool, columns.task_ids[ranked]),
+            )
+            standing[ranked[represents]] = Standing.REPRESENTATIVE
+        return standing
 
     def random_picks(self, pool: Pool) -> set[int]:
         """The tasks of the random share: those marked so before, and those the hash tells."""
@@ -82,44 +127,9 @@ class PoolRanker:
         key = (name and task.data.get(name)) or task.id
         return is_random_pick(project_id, key, self._settings.validation_share)
 
-    def _rank(self, pool: Pool, options: RankOptions, ids: set[int]) -> list[RankedTask]:
-        columns = self._columns(pool, ids)
-        if not len(columns.task_ids):
-            return []
-        if not options.spreads:
-            return rank_tasks(columns, options)
-        labelled = self._columns(pool, {task.id for task in pool.tasks if task.is_labeled})
-        # Together: rows that are centred may be compared within one call only.
-        rows = self._embeddings(pool, [*columns.image_hashes, *labelled.image_hashes])
-        unlabelled = len(columns.image_hashes)
-        return rank_tasks(
-            columns,
-            options,
-            embeddings=rows[:unlabelled],
-            labelled=rows[unlabelled:] if len(rows) > unlabelled else None,
-            sequence_keys=self._sequence_keys(pool, columns),
-        )
-
-    def _in_random_order(self, pool: Pool, options: RankOptions, ids: set[int]) -> list[RankedTask]:
-        columns = self._columns(pool, ids)
-        if not len(columns.task_ids):
-            return []
-        # Their scores are told like those of the others; their places are not theirs.
-        plain = replace(options, strategy="combined") if options.spreads else options
-        scored = {task.task_id: task for task in rank_tasks(columns, plain)}
-        order = shuffled(pool.project_id, list(scored))
-        return [replace(scored[task_id], picked_at_random=True) for task_id in order]
-
-    def _columns(self, pool: Pool, ids: set[int]) -> ScoreColumns:
-        return self._store.score_columns(pool.project_id, pool.detector, list(ids))
-
-    def _embeddings(self, pool: Pool, image_hashes: Sequence[str]) -> NDArray[np.float32]:
-        view = crop_view(pool.detector)
-        return load_embeddings(self._store, pool.encoder, view, image_hashes)
-
-    def _sequence_keys(self, pool: Pool, columns: ScoreColumns) -> list[str | None] | None:
+    def _sequence_keys(self, pool: Pool, task_ids: NDArray[np.int64]) -> list[str | None] | None:
         name = self._settings.sequence_field
         if not name:
             return None
         keys = {task.id: str(task.data[name]) for task in pool.tasks if task.data.get(name)}
-        return [keys.get(task_id) for task_id in columns.task_ids.tolist()]
+        return [keys.get(task_id) for task_id in task_ids.tolist()]

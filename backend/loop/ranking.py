@@ -5,21 +5,27 @@ No model runs here and nothing is fetched: ranking anew for another strategy or 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.diversity import rank
-from backend.embeddings import join_views
+from backend.diversity import rank, rank_represented
+from backend.embeddings import join_rows, join_views
 from backend.errors import SettingsError, StoreError
+from backend.loop.packing import unpack_rows
 from backend.loop.store import IMAGE_VIEW, ScoreColumns, Store
 from backend.settings import STRATEGIES
 from backend.uncertainty import DEFAULT_WEIGHTS, MEASURES, ImageScores, combine, flip
 
-# Encoders whose embeddings are centred: see `join_views`.
+# Encoders whose embeddings are whitened: see `join_views`.
 DETECTOR_PREFIX = "detector-"
+
+_IMAGES_AT_ONCE = 4096
+
+Embeddings = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -64,56 +70,83 @@ class RankOptions:
         return self.strategy in ("diverse_uncertainty", "diversity")
 
 
-def rank_tasks(
+def order_rows(
     columns: ScoreColumns,
     options: RankOptions,
     *,
-    embeddings: NDArray[np.float32] | None = None,
-    labelled: NDArray[np.float32] | None = None,
-    sequence_keys: Sequence[str | None] | None = None,
-) -> list[RankedTask]:
-    """All N tasks of `columns`, first place first.
+    embeddings: Embeddings | None = None,
+    labelled: Embeddings | None = None,
+    represents: NDArray[np.bool_] | None = None,
+) -> NDArray[np.intp]:
+    """(N,) the row numbers of `columns`, first place first.
 
     Args:
         columns: the scores of N tasks.
         options: strategy, weights and limit.
         embeddings: (N, D) unit rows; needed by the strategies that spread.
         labelled: (M, D) unit rows of images that are labelled already.
-        sequence_keys: N names, None for none; images of one sequence count as near-duplicates.
+        represents: (N,) which rows stand for their near-duplicates, where that is known: see
+            `find_representatives`.
     """
-    public = _public_scores(columns, options)
+    public = public_scores(columns, options)
     if options.strategy == "random":
-        order = np.random.default_rng(options.seed).permutation(len(public))
-    elif options.spreads:
-        if embeddings is None:
-            raise ValueError(f"strategy {options.strategy!r} needs embeddings")
-        order = rank(
+        return np.random.default_rng(options.seed).permutation(len(public))
+    if not options.spreads:
+        return np.argsort(public, kind="stable")
+    if embeddings is None:
+        raise ValueError(f"strategy {options.strategy!r} needs embeddings")
+    weight = 1.0 if options.strategy == "diversity" else options.diversity_weight
+    if represents is not None:
+        return rank_represented(
             embeddings,
             flip(public),
+            represents,
             limit=options.limit,
-            diversity_weight=1.0 if options.strategy == "diversity" else options.diversity_weight,
+            diversity_weight=weight,
             labelled=labelled,
-            duplicate_threshold=options.duplicate_threshold,
-            keys=sequence_keys,
-        ).order
-    else:
-        order = np.argsort(public, kind="stable")
+        )
+    return rank(
+        embeddings,
+        flip(public),
+        limit=options.limit,
+        diversity_weight=weight,
+        labelled=labelled,
+        duplicate_threshold=options.duplicate_threshold,
+    ).order
+
+
+def rank_tasks(
+    columns: ScoreColumns,
+    options: RankOptions,
+    *,
+    embeddings: Embeddings | None = None,
+    labelled: Embeddings | None = None,
+) -> list[RankedTask]:
+    """All N tasks of `columns`, first place first; see `order_rows`."""
+    order = order_rows(columns, options, embeddings=embeddings, labelled=labelled)
+    return ranked_tasks(columns.take(order), options)
+
+
+def ranked_tasks(columns: ScoreColumns, options: RankOptions) -> list[RankedTask]:
+    """Tasks that stand in the order of serving, as places from 1 on."""
+    rows = zip(
+        columns.task_ids.tolist(),
+        public_scores(columns, options).tolist(),
+        *(getattr(columns, name).tolist() for name in MEASURES),
+        strict=True,
+    )
     return [
         RankedTask(
             rank=place,
-            task_id=int(columns.task_ids[row]),
-            uncertainty_score=float(public[row]),
-            scores=ImageScores(
-                lowest_confidence=float(columns.lowest_confidence[row]),
-                margin_sampling=float(columns.margin_sampling[row]),
-                entropy=float(columns.entropy[row]),
-            ),
+            task_id=task_id,
+            uncertainty_score=score,
+            scores=ImageScores(**dict(zip(MEASURES, measures, strict=True))),
         )
-        for place, row in enumerate(order.tolist(), start=1)
+        for place, (task_id, score, *measures) in enumerate(rows, start=1)
     ]
 
 
-def _public_scores(columns: ScoreColumns, options: RankOptions) -> NDArray[np.float64]:
+def public_scores(columns: ScoreColumns, options: RankOptions) -> NDArray[np.float64]:
     """(N,) 0..1, lower = more uncertain: the strategy's own score, or the combination."""
     by_name = {name: getattr(columns, name) for name in MEASURES}
     if options.strategy in MEASURES:
@@ -124,18 +157,39 @@ def _public_scores(columns: ScoreColumns, options: RankOptions) -> NDArray[np.fl
 
 def load_embeddings(
     store: Store, encoder: str, crop_view: str, image_hashes: Sequence[str]
-) -> NDArray[np.float32]:
-    """The rows of `join_views` for the stored embeddings of N images.
+) -> NDArray[np.float16]:
+    """The rows of `join_views` for the stored embeddings of N images, as float16.
+
+    The store keeps float16 too. Rows that are whitened are so by all of `image_hashes`.
 
     Raises:
         StoreError: an image has no embedding by this encoder.
     """
-    images = store.embeddings(encoder, IMAGE_VIEW, image_hashes)
-    missing = len(set(image_hashes) - images.keys())
+    if encoder.startswith(DETECTOR_PREFIX):
+        images = store.embeddings(encoder, IMAGE_VIEW, image_hashes)
+        _check_complete(image_hashes, images.keys(), encoder)
+        crops = store.embeddings(encoder, crop_view, image_hashes)
+        return join_views(images, crops, image_hashes, whitened=True).astype(np.float16)
+    joined = np.empty((0, 0), dtype=np.float16)
+    # A few at a time: as float32 and as bytes they take up several times the memory.
+    for start in range(0, len(image_hashes), _IMAGES_AT_ONCE):
+        part = image_hashes[start : start + _IMAGES_AT_ONCE]
+        whole = store.packed_embeddings(encoder, IMAGE_VIEW, part)
+        _check_complete(part, whole.keys(), encoder)
+        objects = whole | store.packed_embeddings(encoder, crop_view, part)
+        rows = join_rows(
+            unpack_rows([whole[key] for key in part]), unpack_rows([objects[key] for key in part])
+        )
+        if not start:
+            joined = np.empty((len(image_hashes), rows.shape[1]), dtype=np.float16)
+        joined[start : start + len(part)] = rows
+    return joined
+
+
+def _check_complete(image_hashes: Sequence[str], found: Set[str], encoder: str) -> None:
+    missing = len(set(image_hashes) - found)
     if missing:
         raise StoreError(
             f"{missing} images have no embedding by {encoder}: "
             "run `python -m backend score` for this project."
         )
-    crops = store.embeddings(encoder, crop_view, image_hashes)
-    return join_views(images, crops, image_hashes, centred=encoder.startswith(DETECTOR_PREFIX))

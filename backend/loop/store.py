@@ -52,6 +52,16 @@ class ScoreColumns:
     margin_sampling: NDArray[np.float64]
     entropy: NDArray[np.float64]
 
+    def take(self, rows: NDArray[np.intp]) -> ScoreColumns:
+        """These rows, in this order."""
+        return ScoreColumns(
+            task_ids=self.task_ids[rows],
+            image_hashes=tuple([self.image_hashes[row] for row in rows.tolist()]),
+            lowest_confidence=self.lowest_confidence[rows],
+            margin_sampling=self.margin_sampling[rows],
+            entropy=self.entropy[rows],
+        )
+
 
 @dataclass(frozen=True)
 class RankRow:
@@ -191,15 +201,21 @@ class Store(Database):
         self, encoder: str, view: str, image_hashes: Sequence[str]
     ) -> dict[str, NDArray[np.float32]]:
         """Image hash -> (D,) float32 unit vector, for those that have one."""
+        packed = self.packed_embeddings(encoder, view, image_hashes)
+        return {key: unpack_vector(vector) for key, vector in packed.items()}
+
+    def packed_embeddings(
+        self, encoder: str, view: str, image_hashes: Sequence[str]
+    ) -> dict[str, bytes]:
+        """Image hash -> its vector as stored, for those that have one; see `unpack_rows`."""
         c = tables.embeddings.c
-        found: dict[str, NDArray[np.float32]] = {}
+        found: dict[str, bytes] = {}
         with self.begin() as connection:
             for part in _parts(list(dict.fromkeys(image_hashes))):
                 query = select(c.image_hash, c.vector).where(
                     c.encoder == encoder, c.view == view, c.image_hash.in_(part)
                 )
-                for key, vector in connection.execute(query):
-                    found[key] = unpack_vector(vector)
+                found.update(_pairs(connection.execute(query)))
         return found
 
     # --- publications -------------------------------------------------------------------------

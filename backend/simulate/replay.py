@@ -170,8 +170,8 @@ class Replay:
     def _joined(self, objects: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
         """(P, 2 D) the rows that images are compared by."""
         images = {str(place): row for place, row in enumerate(self._stage.embeddings())}
-        centred = self._stage.settings.encoder == "detector"
-        return join_views(images, objects, list(images), centred=centred)
+        whitened = self._stage.settings.encoder == "detector"
+        return join_views(images, objects, list(images), whitened=whitened)
 
     def _train(self, number: int, labelled: Sequence[int], on_step: Callable[[int], None]) -> Path:
         from backend.training.process import train_here

@@ -7,6 +7,9 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 
+from prometheus_client import start_http_server
+
+from backend.errors import SettingsError
 from backend.jobs.handlers import Workshop
 from backend.jobs.kinds import CLEAN_UP, POLL, TRAIN
 from backend.jobs.messages import make_huey
@@ -19,6 +22,7 @@ from backend.loop.answer_store import AnswerStore
 from backend.loop.database import Database
 from backend.loop.scorers import Scorers
 from backend.loop.store import Store
+from backend.metrics import registry_with
 from backend.settings import Settings, load_settings
 
 _SETTLING_SECONDS = 2.0
@@ -60,8 +64,29 @@ def work(settings: Settings) -> None:
     Raises:
         HardestFirstError: the store, the queue or Label Studio is not usable.
     """
-    with build_workshop(settings) as workshop:
+    with _figures_served(settings.worker_metrics_port), build_workshop(settings) as workshop:
         run_worker(workshop.queue, workshop.handlers(), on_tick=lambda: _tick(workshop))
+
+
+@contextmanager
+def _figures_served(port: int) -> Iterator[None]:
+    """Let Prometheus read this process's figures on a port of loopback; 0: not at all."""
+    if not port:
+        yield
+        return
+    try:
+        server, thread = start_http_server(port, addr="127.0.0.1", registry=registry_with())
+    except OSError as error:
+        raise SettingsError(
+            f"WORKER_METRICS_PORT {port} cannot be opened ({error.strerror}): take another for "
+            "each worker of this machine"
+        ) from None
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def _tick(workshop: Workshop) -> None:

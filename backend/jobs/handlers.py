@@ -8,7 +8,16 @@ from functools import partial
 from typing import Any
 
 from backend.jobs.context import JobContext
-from backend.jobs.kinds import AUTO_LABEL, CLEAN_UP, POLL, PUBLISH, SCORE, TRAIN, exclusive
+from backend.jobs.kinds import (
+    ASSIGN,
+    AUTO_LABEL,
+    CLEAN_UP,
+    POLL,
+    PUBLISH,
+    SCORE,
+    TRAIN,
+    exclusive,
+)
 from backend.jobs.queue import JobQueue
 from backend.jobs.runner import Handler
 from backend.jobs.watch import Watch
@@ -20,6 +29,7 @@ from backend.loop.learning import Hooks, Learner
 from backend.loop.order import OrderMaker
 from backend.loop.prelabel import prelabel
 from backend.loop.published import OrderReport
+from backend.loop.reordering import Reorderer
 from backend.loop.scorers import Scorers
 from backend.loop.store import Store
 from backend.settings import Settings
@@ -61,6 +71,7 @@ class Workshop:
         return {
             SCORE: lambda context: self._order(context, on_report, publish=False),
             PUBLISH: lambda context: self._order(context, on_report, publish=True),
+            ASSIGN: self._assign,
             TRAIN: self._train,
             AUTO_LABEL: self._auto_label,
             POLL: self._poll,
@@ -88,6 +99,17 @@ class Workshop:
             self.submit(POLL, context.job.project_id)
         on_report(report)
         return report.counts()
+
+    def _assign(self, context: JobContext) -> dict[str, Any]:
+        reordered = Reorderer(self.settings, self.studio, self.store).run(
+            context.job.project_id,
+            done_before=str(context.notes.get("version", "")),
+            on_version=lambda version: context.note(version=version),
+            on_progress=context.progress,
+        )
+        AnswerStore(self.store).watch(context.job.project_id)
+        self.submit(POLL, context.job.project_id)
+        return asdict(reordered)
 
     def _train(self, context: JobContext) -> dict[str, Any]:
         project_id = context.job.project_id

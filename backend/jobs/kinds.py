@@ -4,13 +4,14 @@ from __future__ import annotations
 
 SCORE = "score"
 PUBLISH = "publish"
+ASSIGN = "assign"
 TRAIN = "train"
 AUTO_LABEL = "auto-label"
 POLL = "poll"
 CLEAN_UP = "clean-up"
-KINDS = (SCORE, PUBLISH, TRAIN, AUTO_LABEL, POLL, CLEAN_UP)
+KINDS = (SCORE, PUBLISH, ASSIGN, TRAIN, AUTO_LABEL, POLL, CLEAN_UP)
 
-_CHANGE_THE_ORDER = (SCORE, PUBLISH, AUTO_LABEL)
+_CHANGE_THE_ORDER = (SCORE, PUBLISH, ASSIGN, AUTO_LABEL)
 
 
 def exclusive(kind: str, project_id: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -121,9 +121,15 @@ class JobQueue:
         limit: int = 50,
         *,
         kinds: Sequence[str] = (),
+        among: Collection[int] | None = None,
     ) -> tuple[Job, ...]:
-        """The newest jobs first: of one project or all, in these states and kinds or any."""
+        """The newest jobs first: of one project or all, in these states and kinds or any.
+
+        With `among`, of these projects only.
+        """
         where = [] if project_id is None else [c.project_id == project_id]
+        if among is not None:
+            where.append(c.project_id.in_(among))
         if states:
             where.append(c.state.in_(states))
         if kinds:

@@ -162,7 +162,12 @@ def _image(
     if task is None:
         return []
     # Without the cache: a kept copy would hide that the image is out of reach now.
-    source = ImageSource(studio.url, studio.auth, local_files_root=settings.local_files_root)
+    source = ImageSource(
+        studio.url,
+        studio.auth,
+        local_files_root=settings.local_files_root,
+        allowed_hosts=settings.allowed_image_hosts,
+    )
     try:
         (probe or source.fetch_task)(task, data_field)
     except HardestFirstError as error:

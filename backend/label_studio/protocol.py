@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeGuard
 
 # Sent with our own webhook: that it is ours, and which project it is about.
 SECRET_HEADER = "X-Hardest-First-Secret"
@@ -18,6 +20,10 @@ PROJECT_UPDATED = "PROJECT_UPDATED"
 # Not sent by a webhook: Label Studio itself posts it to the backend's `/webhook`, with the
 # connection's user and password and the project, when somebody presses "Start Training".
 START_TRAINING = "START_TRAINING"
+
+# What Label Studio numbers projects and tasks with: the integers of its database, from 1.
+_LARGEST = 2**31 - 1
+_DIGITS = "[0-9]{1,10}"
 
 
 @dataclass(frozen=True)
@@ -41,12 +47,19 @@ def project_number(value: object) -> int | None:
     """
     if isinstance(value, Mapping):
         value = value.get("id")
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int):
-        return value
-    head = str(value).split(".", 1)[0] if isinstance(value, (str, float)) else ""
-    return int(head) if head.isascii() and head.isdigit() else None
+    if not is_number(value):
+        head = str(value).split(".", 1)[0] if isinstance(value, (str, float)) else ""
+        value = int(head) if re.fullmatch(_DIGITS, head) else None
+    return value if is_number(value) else None
+
+
+def is_number(value: object) -> TypeGuard[int]:
+    """Whether it can be the number of a project or a task.
+
+    >>> is_number(7), is_number("7"), is_number(True), is_number(0), is_number(2**31)
+    (True, False, False, False, False)
+    """
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _LARGEST
 
 
 def parse_webhook(payload: object, *, project_header: str | None = None) -> WebhookEvent:

@@ -9,13 +9,14 @@ version has predictions. Label All Tasks does not depend on any of this.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from backend.errors import LabelStudioError
 from backend.label_studio.client import Studio
 from backend.label_studio.records import ViewInfo
+from backend.label_studio.versions import queue_owner
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,12 @@ _LOOKS: dict[str, Any] = {
     "gridWidth": 4,
     "columnsWidth": {},
     "columnsDisplayType": {},
+}
+_UNLABELLED = {
+    "filter": "filter:tasks:total_annotations",
+    "operator": "equal",
+    "type": "Number",
+    "value": 0,
 }
 
 
@@ -77,9 +84,8 @@ def ensure_tab(studio: Studio, project_id: int, version: str | None = None) -> T
     views = studio.views(project_id)
     view = next((found for found in views if found.title == TITLE), None)
     if view is None:
-        if not views:  # Label Studio makes its own first tab only where there is none at all
-            studio.create_view(project_id, {"title": "Default", **_LOOKS})
-        view, did = studio.create_view(project_id, _tab_data()), "made"
+        data = tab_data(TITLE, ordering=ORDERING, condition=_UNLABELLED)
+        view, did = add_tab(studio, project_id, data, beside=views), "made"
     elif list(view.ordering) != ORDERING:
         data = {**view.data, "ordering": ORDERING}
         view, did = studio.update_view(project_id, view.id, data), "repaired"
@@ -98,7 +104,12 @@ def why_untrue(studio: Studio, project_id: int, version: str) -> str:
         backends = studio.backends(project_id, refresh=True)
     counts = studio.model_versions(project_id)
     if not backends:
-        others = [name for name, count in counts.items() if count and name != version]
+        # Predictions of reviewers' queues have no score, and weigh nothing.
+        others = [
+            name
+            for name, count in counts.items()
+            if count and name != version and queue_owner(name) is None
+        ]
         return (
             f'The tab "{TITLE}" averages {len(others) + 1} versions of predictions, for no ML '
             "backend is connected: connect this one under Settings > Model"
@@ -125,22 +136,29 @@ def find_tab(studio: Studio, project_id: int) -> ViewInfo | None:
     return next((view for view in studio.views(project_id) if view.title == TITLE), None)
 
 
-def _tab_data() -> Mapping[str, Any]:
+def add_tab(
+    studio: Studio, project_id: int, data: Mapping[str, Any], *, beside: Sequence[ViewInfo]
+) -> ViewInfo:
+    """Make a tab `beside` those that the project has.
+
+    Label Studio makes its own first tab only where there is none at all: it is made here then.
+    """
+    if not beside:
+        studio.create_view(project_id, {"title": "Default", **_LOOKS})
+    return studio.create_view(project_id, data)
+
+
+def tab_data(
+    title: str, *, ordering: Sequence[str], condition: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The `data` of a list-shaped tab: its title, ordering and one filter, in the form of the
+    Data Manager, with the columns hidden that say nothing of images.
+    """
     hidden = [f"tasks:{column}" for column in _QUIET_COLUMNS]
     return {
         **_LOOKS,
-        "title": TITLE,
-        "ordering": ORDERING,
+        "title": title,
+        "ordering": list(ordering),
         "hiddenColumns": {"explore": hidden, "labeling": [*hidden, "tasks:id"]},
-        "filters": {
-            "conjunction": "and",
-            "items": [
-                {
-                    "filter": "filter:tasks:total_annotations",
-                    "operator": "equal",
-                    "type": "Number",
-                    "value": 0,
-                }
-            ],
-        },
+        "filters": {"conjunction": "and", "items": [dict(condition)]},
     }

@@ -6,7 +6,7 @@ Never `GET /api/tasks/ID`: a task without predictions makes Label Studio call th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from datetime import datetime, timezone
 from typing import Any
 
@@ -52,6 +52,36 @@ class TaskReading(Connection):
             if not page.tasks or page.total <= len(page.tasks):
                 return
             after = page.tasks[-1].id
+
+    def tasks_by_id(self, project_id: int, task_ids: Sequence[int]) -> dict[int, TaskRef]:
+        """Task id -> the task, for those that are in the project.
+
+        Raises:
+            LabelStudioError: Label Studio answered with other tasks than it was asked for.
+        """
+        found = {}
+        for start in range(0, len(task_ids), TASKS_A_REQUEST):
+            asked = list(task_ids[start : start + TASKS_A_REQUEST])
+            these = _filter("id", "in_list", "List", asked)
+            for task in self.tasks(project_id, page_size=len(asked), filters=[these]):
+                self._refuse_others({task.id} - set(asked))
+                found[task.id] = task
+        return found
+
+    def ids_in_order(
+        self,
+        project_id: int,
+        *,
+        ordering: Sequence[str],
+        filters: Sequence[Mapping[str, Any]],
+        limit: int,
+    ) -> list[int]:
+        """Ids of the first tasks that a tab with this ordering and these filters shows, in order.
+
+        Locks nothing.
+        """
+        page = self._task_page(project_id, filters, limit, ordering=ordering)
+        return [task.id for task in page.tasks]
 
     def changed_tasks(
         self, project_id: int, since: datetime | None, *, page_size: int = 1000
@@ -122,7 +152,12 @@ class TaskReading(Connection):
         return list(row["result"] or [])
 
     def _task_page(
-        self, project_id: int, filters: Sequence[Mapping[str, Any]], page_size: int
+        self,
+        project_id: int,
+        filters: Sequence[Mapping[str, Any]],
+        page_size: int,
+        *,
+        ordering: Sequence[str] = (),
     ) -> Any:
         with self._speaking("listing tasks", project_id):
             return self._sdk.tasks.list(
@@ -130,7 +165,7 @@ class TaskReading(Connection):
                 fields="task_only",
                 resolve_uri=False,
                 page_size=page_size,
-                query=_query(filters),
+                query=_query(filters, ordering),
             ).response
 
     def _whole_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[dict[str, Any]]:
@@ -140,21 +175,27 @@ class TaskReading(Connection):
             "fields": "all",
             "resolve_uri": "false",
             "page_size": len(task_ids),
-            "query": _query([_filter("id", "in_list", "List", list(task_ids))]),
+            "query": _query([_filter("id", "in_list", "List", list(task_ids))], ()),
         }
         answer = self._get("/api/tasks/", "reading annotations", project_id, params)
         rows: list[dict[str, Any]] = answer["tasks"]
-        others = {row["id"] for row in rows} - set(task_ids)
+        self._refuse_others({row["id"] for row in rows} - set(task_ids))
+        return rows
+
+    def _refuse_others(self, others: Set[int]) -> None:
         if others:
             raise LabelStudioError(
                 f"Label Studio at {self.url} ignores the filter on task ids (it sent task "
                 f"{min(others)}): use a version of Label Studio that this backend was tested with"
             )
-        return rows
 
 
-def _query(filters: Sequence[Mapping[str, Any]]) -> str:
-    items = {"filters": {"conjunction": "and", "items": list(filters)}} if filters else {}
+def _query(filters: Sequence[Mapping[str, Any]], ordering: Sequence[str]) -> str:
+    items: dict[str, Any] = {}
+    if filters:
+        items["filters"] = {"conjunction": "and", "items": list(filters)}
+    if ordering:
+        items["ordering"] = list(ordering)
     return json.dumps(items, separators=(",", ":"))
 
 

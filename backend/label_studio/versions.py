@@ -1,14 +1,16 @@
-"""The names of published orders: telling ours from others', and old ones from current ones."""
+"""The names of published orders and of queues: telling ours from others', and old from current."""
 
 from __future__ import annotations
 
 import re
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta, timezone
 
 PREFIX = "hf-"
+
+QUEUE_PREFIX = "queue-"
 
 # What `/setup` answers before anything was published.
 UNPUBLISHED = "hf-unpublished"
@@ -32,6 +34,36 @@ def fresh_version(detector_version: str = "") -> str:
     stamp = f"{moment:%Y%m%d-%H%M%S}-{moment.microsecond // 1000:03d}"
     detector = re.sub(r"[^0-9A-Za-z]", "", detector_version)[:8]
     return "-".join(part for part in (f"{PREFIX}{stamp}", secrets.token_hex(2), detector) if part)
+
+
+def fresh_queue_version(owner: str) -> str:
+    """A version never used before for somebody's queue: `queue-20261122-101500-123-1a2b OWNER`.
+
+    None of them is part of another one, which a tab's filter would take for it.
+    """
+    return f"{QUEUE_PREFIX}{fresh_version().removeprefix(PREFIX)} {owner}"
+
+
+def queue_owner(version: str) -> str | None:
+    """Whose queue a version is; None: it is not one of a queue."""
+    stamp, _, owner = version.removeprefix(QUEUE_PREFIX).partition(" ")
+    is_one = version.startswith(QUEUE_PREFIX) and is_ours(PREFIX + stamp)
+    return owner if is_one else None
+
+
+def stale_queue_versions(
+    versions: Collection[str], *, shown: Collection[str], now: datetime | None = None
+) -> list[str]:
+    """Which versions are of queues that no tab shows, and old enough to be nobody's work so far."""
+    moment = now or datetime.now(timezone.utc)
+    stale = []
+    for version in versions:
+        made = made_at(version.replace(QUEUE_PREFIX, PREFIX, 1))
+        if queue_owner(version) is None or made is None or version in shown:
+            continue
+        if moment - made >= GRACE:
+            stale.append(version)
+    return stale
 
 
 def _own_millisecond() -> datetime:

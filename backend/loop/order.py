@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 
 from backend.errors import NothingToRankError
 from backend.label_studio.client import Studio
 from backend.label_studio.label_map import LabelMap
-from backend.label_studio.publish import Published, fresh_version
-from backend.label_studio.publish import RankedTask as TaskToPublish
-from backend.label_studio.publish import publish as publish_order
+from backend.label_studio.publish import fresh_version
 from backend.label_studio.records import ProjectInfo, TaskRef
-from backend.label_studio.results import to_results
-from backend.label_studio.tabs import show_tab
 from backend.loop.answer_store import AnswerStore
+from backend.loop.assignments import Assignments, led_by
 from backend.loop.pool import Pool, PoolRanker
+from backend.loop.pool_store import PoolStore
 from backend.loop.published import (
     OrderReport,
     adopt_published,
@@ -29,6 +27,7 @@ from backend.loop.published import (
 from backend.loop.ranking import RankedTask
 from backend.loop.scorers import Scorers
 from backend.loop.scoring import Scorer, ScoringReport
+from backend.loop.sending import Draft, OrderSender
 from backend.loop.store import Publication, RankRow, Store
 from backend.settings import Settings
 
@@ -40,16 +39,6 @@ Progress = Callable[[str, int, int], None]
 
 def silent(what: str, done: int, total: int) -> None:
     """No progress shown."""
-
-
-@dataclass(frozen=True)
-class _Draft:
-    """An order before it is sent."""
-
-    project: ProjectInfo
-    scorer: Scorer
-    label_map: LabelMap
-    tasks: Sequence[RankedTask]
 
 
 class OrderMaker:
@@ -69,6 +58,9 @@ class OrderMaker:
         self._scorers = scorers
         self._answers = AnswerStore(store)
         self._ranker = PoolRanker(settings, store)
+        self._pools = PoolStore(store)
+        self._assignments = Assignments(store)
+        self._sender = OrderSender(studio, store, threshold=settings.model_score_threshold)
 
     def run(
         self,
@@ -114,20 +106,32 @@ class OrderMaker:
                 on_progress=partial(on_progress, "scoring"),
             )
         pool = Pool(project_id, tasks, scorer.detector_version, scorer.encoder_name)
-        order = self._ranker.rank(pool)
+        ranked = self._ranker.rank(pool)
+        self._pools.save(ranked)
+        first = self._assignments.of(project_id).open(tasks)
+        rows = led_by(first, _rows(ranked.tasks()))
+        order = _in_places(ranked.tasks(), rows, first)
         report = self._report(project, scoring, order, tasks, label_map)
         if publish:
-            self._check_rankable(project, tasks, order, scoring)
-            chosen = order if self._settings.publish == "all" else report.queue
-            self._hold_out(pool, chosen)
-            version = fresh_version(scorer.detector_version)
-            on_version(version)
-            report.model_version = self._publish(
-                version,
-                _Draft(project, scorer, label_map, chosen),
+            self._check_rankable(project, tasks, rows, scoring)
+            if self._settings.publish == "queue":
+                rows = rows[: max(self._settings.queue_limit, len(first))]
+            self._hold_out(pool, [task for task in order if task.rank <= len(rows)])
+            made_of = self._made_of(project_id, scorer)
+            on_version(made_of.model_version)
+            report.model_version = self._send(
+                Draft(made_of, rows, scorer.class_names, label_map),
                 partial(on_progress, "publishing"),
             )
         return report
+
+    def _send(self, draft: Draft, on_progress: Callable[[int, int], None]) -> str:
+        version = self._sender.send(draft, on_progress=on_progress)
+        project_id = draft.publication.project_id
+        self._assignments.ranked(project_id)
+        detectors = self._store.publication_detectors(project_id)
+        self._store.drop_scores(project_id, keep_detectors=detectors)
+        return version
 
     def _hold_out(self, pool: Pool, order: Sequence[RankedTask]) -> None:
         """Keep which tasks of an order were picked at random, whatever the share becomes later."""
@@ -168,10 +172,10 @@ class OrderMaker:
         self,
         project: ProjectInfo,
         tasks: Sequence[TaskRef],
-        order: Sequence[RankedTask],
+        rows: Sequence[RankRow],
         scoring: ScoringReport,
     ) -> None:
-        if order:
+        if rows:
             return
         if not tasks:
             remedy = "import images first"
@@ -182,68 +186,37 @@ class OrderMaker:
             remedy = f"none of its unlabelled images could be scored, the first because: {reason}"
         raise NothingToRankError(f"Project {project.id} has nothing to rank: {remedy}")
 
-    def _publish(self, version: str, draft: _Draft, on_progress: Callable[[int, int], None]) -> str:
-        # Kept before it is sent: should this run die after the switch, the next one adopts it.
-        self._keep(version, draft)
-        published = publish_order(
-            self._studio,
-            draft.project.id,
-            self._to_publish(draft),
-            version=version,
-            on_progress=on_progress,
-        )
-        self._keep_live(version, draft, published)
-        show_tab(self._studio, draft.project.id, published.version)
-        return published.version
-
-    def _to_publish(self, draft: _Draft) -> list[TaskToPublish]:
-        scored = self._store.scored_tasks(
-            draft.project.id,
-            draft.scorer.detector_version,
-            [task.task_id for task in draft.tasks],
-        )
-        return [
-            TaskToPublish(
-                task.task_id,
-                to_results(
-                    scored[task.task_id].detections,
-                    draft.scorer.class_names,
-                    draft.label_map,
-                    threshold=self._settings.model_score_threshold,
-                ),
-            )
-            for task in draft.tasks
-        ]
-
-    def _keep(self, version: str, draft: _Draft) -> None:
-        self._store.save_publication(
-            Publication(
-                model_version=version,
-                project_id=draft.project.id,
-                state="preparing",
-                detector=draft.scorer.detector_version,
-                encoder=draft.scorer.encoder_name,
-                strategy=self._settings.strategy,
-                diversity_weight=self._settings.diversity_weight,
-                strategy_weights=self._settings.strategy_weights,
-                ranked=len(draft.tasks),
-                created_at=datetime.now(timezone.utc),
-            ),
-            [
-                RankRow(place, task.task_id, task.uncertainty_score)
-                for place, task in enumerate(draft.tasks, start=1)
-            ],
+    def _made_of(self, project_id: int, scorer: Scorer) -> Publication:
+        return Publication(
+            model_version=fresh_version(scorer.detector_version),
+            project_id=project_id,
+            state="preparing",
+            detector=scorer.detector_version,
+            encoder=scorer.encoder_name,
+            strategy=self._settings.strategy,
+            diversity_weight=self._settings.diversity_weight,
+            strategy_weights=self._settings.strategy_weights,
+            ranked=0,
+            created_at=datetime.now(timezone.utc),
         )
 
-    def _keep_live(self, version: str, draft: _Draft, published: Published) -> None:
-        project_id = draft.project.id
-        if published.version != version:
-            # Tasks were deleted while the order was sent: it was sent anew without them.
-            vanished = set(published.vanished)
-            remaining = [task for task in draft.tasks if task.task_id not in vanished]
-            self._keep(published.version, replace(draft, tasks=remaining))
-        self._store.mark_live(project_id, published.version)
-        kept = [published.version, published.replaced, *published.left_over]
-        self._store.drop_publications(project_id, keep=kept)
-        detectors = self._store.publication_detectors(project_id)
-        self._store.drop_scores(project_id, keep_detectors=detectors)
+
+def _rows(order: Sequence[RankedTask]) -> list[RankRow]:
+    return [RankRow(task.rank, task.task_id, task.uncertainty_score) for task in order]
+
+
+def _in_places(
+    order: Sequence[RankedTask], rows: Sequence[RankRow], first: Sequence[int]
+) -> list[RankedTask]:
+    """The scored tasks at the places that `rows` say; those put first are not there by chance."""
+    places = {row.task_id: row.rank for row in rows}
+    chosen = set(first)
+    placed = [
+        replace(
+            task,
+            rank=places[task.task_id],
+            picked_at_random=task.picked_at_random and task.task_id not in chosen,
+        )
+        for task in order
+    ]
+    return sorted(placed, key=lambda task: task.rank)

@@ -10,9 +10,11 @@ from typing import Any
 
 from backend.errors import HardestFirstError, StoreError
 from backend.label_studio.label_map import LabelMap
+from backend.label_studio.protocol import is_number
 from backend.label_studio.records import TaskRef
 from backend.label_studio.results import to_results
 from backend.label_studio.versions import UNPUBLISHED
+from backend.loop.assignments import Assignments
 from backend.loop.round_store import RoundStore
 from backend.loop.store import Publication, ScoredTask, Store
 from backend.loop.worker import ScoringWorker
@@ -39,6 +41,7 @@ class Predictor:
         self._store = store
         self._worker = worker
         self._rounds = RoundStore(store)
+        self._assignments = Assignments(store)
 
     def close(self) -> None:
         """Stop the worker and release the store."""
@@ -64,6 +67,9 @@ class Predictor:
         """
         live = self._store.publication(project_id)
         refs = [_task_ref(task) for task in tasks]
+        if None in refs:
+            example = tasks[refs.index(None)]
+            logger.warning("tasks without a number or data are left unanswered: %.200r", example)
         asked = [ref for ref in refs if ref is not None]
         known = {} if live is None else self._scored(project_id, live.detector, asked)
         missing = [ref for ref in asked if ref.id not in known]
@@ -92,10 +98,11 @@ class Predictor:
         """What the serving detector has scored, or scores now. Failures are logged, by task."""
         deadline = time.monotonic() + PREDICT_SECONDS
         serving = self._rounds.serving(project_id)
+        told = {"project": project_id}
         try:
             base = self._worker.base_detector(PREDICT_SECONDS)
         except HardestFirstError as error:
-            logger.error("project %s: %d tasks unanswered: %s", project_id, len(missing), error)
+            logger.error("%d tasks unanswered: %s", len(missing), error, extra=told)
             return {}
         detector = base if serving is None else serving.detector
         known = self._scored(project_id, detector, missing)
@@ -105,7 +112,7 @@ class Predictor:
                 project_id, fresh, label_config=label_config, timeout=deadline - time.monotonic()
             )
             for task_id, reason in report.skipped.items():
-                logger.warning("project %s task %s: no prediction: %s", project_id, task_id, reason)
+                logger.warning("no prediction: %s", reason, extra={**told, "task": task_id})
             known.update(self._scored(project_id, detector, fresh))
         return known
 
@@ -143,7 +150,8 @@ class Predictor:
         """Where this task stands in the served order, 0..1, lowest first.
 
         A task that came after the order was published is put right behind those that are more
-        uncertain; half a place keeps it apart from the published ones.
+        uncertain, or were put first by somebody; half a place keeps it apart from the published
+        ones.
         """
         weights = self._settings.strategy_weights if live is None else live.strategy_weights
         scores = {name: [value] for name, value in asdict(scored.scores).items()}
@@ -153,13 +161,13 @@ class Predictor:
         place = places.get(scored.task_id)
         if place is not None:
             return (place - 0.5) / live.ranked
-        return self._store.more_uncertain(live.model_version, uncertainty) / live.ranked
+        before = self._store.more_uncertain(live.model_version, uncertainty)
+        return max(before, len(self._assignments.of(live.project_id).first)) / live.ranked
 
 
 def _task_ref(task: Mapping[str, Any]) -> TaskRef | None:
     """The task of a request, or None where it is no task; the others are still answered."""
     task_id, data = task.get("id"), task.get("data")
-    if not isinstance(task_id, int) or isinstance(task_id, bool) or not isinstance(data, dict):
-        logger.warning("a task without a number or data is left unanswered: %.200r", task)
+    if not is_number(task_id) or not isinstance(data, dict):
         return None
     return TaskRef(id=task_id, data=data)

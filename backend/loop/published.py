@@ -89,6 +89,8 @@ def adopt_published(store: Store, project: ProjectInfo) -> None:
 def published_queue(studio: Studio, store: Store, project_id: int, limit: int) -> OrderReport:
     """What Label Studio serves next: the published order, less what is labelled by now.
 
+    An image that was put first without ever having been scored has its rank, and no row.
+
     Raises:
         HardestFirstError: nothing is published for this project.
     """
@@ -114,6 +116,7 @@ def published_queue(studio: Studio, store: Store, project_id: int, limit: int) -
             picked_at_random=row.task_id in by_chance,
         )
         for row in open_ranks
+        if row.task_id in scored
     ]
     report = OrderReport(
         project_id=project_id,

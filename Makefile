@@ -12,7 +12,7 @@ MODEL ?=
 IMAGES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format lock clean
+.PHONY: help demo test lint audit format lock clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -27,6 +27,9 @@ lint: .venv/.installed-dev  ## Check style and types
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+audit: .venv/.installed-dev  ## Ask whether the locked packages have known vulnerabilities
+	.venv/bin/python .ci/audit.py requirements.lock
 
 format: .venv/.installed-dev  ## Put the code in its form
 	.venv/bin/ruff check --fix .

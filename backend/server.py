@@ -8,8 +8,23 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from backend import __version__
-from backend.api import label_studio
+from backend.api import (
+    assignments,
+    docs_page,
+    health,
+    jobs,
+    label_studio,
+    learning,
+    score_batch,
+    thumbnails,
+)
+from backend.api.access import KEY_FIRST
+from backend.api.headers import SecurityHeaders
+from backend.api.limits import BodyLimits
+from backend.api.parameters import ANYWHERE
+from backend.api.prefixes import PREFIXES
 from backend.api.refusals import add_error_handlers
+from backend.api.request_context import RequestContext
 from backend.api.services import open_services
 from backend.service_log import log_as_service
 from backend.settings import Settings, load_settings
@@ -34,7 +49,24 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             app.state.services = services
             yield
 
-    app = FastAPI(title="Hardest First", version=__version__, lifespan=lifespan)
+    app = FastAPI(
+        title="Hardest First",
+        version=__version__,
+        lifespan=lifespan,
+        responses=ANYWHERE,
+        docs_url=None,  # docs_page has its own
+        redoc_url=None,
+    )
     add_error_handlers(app)
     app.include_router(label_studio.router)
+    for prefix in PREFIXES:
+        for topic in (jobs, learning, score_batch, thumbnails):
+            app.include_router(topic.router, prefix=prefix, dependencies=[KEY_FIRST])
+    app.include_router(assignments.router, dependencies=[KEY_FIRST])
+    app.include_router(health.router)
+    app.include_router(docs_page.router)
+    # From the inside out: a request passes the last one first.
+    app.add_middleware(BodyLimits, max_bytes=chosen.max_request_mb * 1_000_000)
+    app.add_middleware(RequestContext)
+    app.add_middleware(SecurityHeaders)
     return app

@@ -39,6 +39,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("DATA_DIR", str(tmp_path_factory.mktemp("model-data")))
         patch.setenv("LABEL_STUDIO_URL", "http://127.0.0.1:9")
         patch.setenv("LABEL_STUDIO_API_KEY", "legacy-token-of-nobody")
+        patch.setenv("ALLOWED_IMAGE_HOSTS", "127.0.0.1")
         assembly.shared_predictor.cache_clear()
         jobs_assembly.shared_queue.cache_clear()
         yield

@@ -36,6 +36,7 @@ def settings(data_dir: Path) -> Settings:
         data_dir=data_dir,
         label_studio_url=UNREACHABLE,
         label_studio_api_key="legacy-token-of-nobody",
+        allowed_image_hosts="127.0.0.1",
     )
 
 

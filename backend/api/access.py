@@ -5,7 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, HTTPException, status
+from fastapi import BackgroundTasks, Depends, HTTPException, Request, status
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from backend.api.loopback import is_from_this_machine
+from backend.api.services import ServicesDep
+
+_Shown = Annotated[
+    HTTPAuthorizationCredentials | None,
+    Depends(
+        HTTPBearer(
+            scheme_name="key",
+            description="A key of `python -m backend keys make NAME`. Where none was ever made, "
+            "programs on the server's own machine are answered without.",
+            auto_error=False,
+        )
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -15,10 +31,12 @@ class Caller:
     Args:
         name: of the key; "" where no key is asked for.
         projects: the projects it may see; None: all.
+        may_write: False: it may only read.
     """
 
     name: str = ""
     projects: frozenset[int] | None = None
+    may_write: bool = True
 
     def check(self, project_id: int) -> None:
         """Refuse a project that the caller may not see.
@@ -28,20 +46,42 @@ class Caller:
         """
         if self.projects is not None and project_id not in self.projects:
             raise HTTPException(
-                status.HTTP_403_FORBIDDEN, f"this key is not for project {project_id}"
+                status.HTTP_403_FORBIDDEN,
+                f"this key is not for project {project_id}: ask for one that is",
             )
 
 
-def _reader() -> Caller:
-    return Caller()
+async def _reader(
+    request: Request, services: ServicesDep, shown: _Shown, later: BackgroundTasks
+) -> Caller:
+    key = await services.gate.admit(
+        None if shown is None else shown.credentials,
+        address=request.client.host if request.client else "",
+        from_this_machine=is_from_this_machine(request),
+    )
+    if key is None:
+        return Caller()
+    request.state.key = key.name  # for the log
+    if services.gate.is_use_due(key):
+        later.add_task(services.gate.note_use, key)
+    return Caller(key.name, key.projects, key.may_write)
 
 
-def _writer() -> Caller:
-    return Caller()
+KEY_FIRST = Depends(_reader)
+"""For `dependencies=` of a router: a key is asked for before anything else is looked at, also by a
+route that forgets to."""
 
-
-Reader = Annotated[Caller, Depends(_reader)]
+Reader = Annotated[Caller, KEY_FIRST]
 """A caller that may read."""
+
+
+async def _writer(caller: Reader) -> Caller:
+    if not caller.may_write:
+        raise HTTPException(
+            status.HTTP_403_FORBIDDEN, "this key may only read: ask for one that may write"
+        )
+    return caller
+
 
 Writer = Annotated[Caller, Depends(_writer)]
 """A caller that may also change things: start jobs, put images first."""

@@ -11,10 +11,12 @@ import logging
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Body, Depends, HTTPException, Request, status
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, StrictInt
+from structlog.contextvars import bind_contextvars
 
 from backend import __version__
 from backend.api.basic_auth import check_connection, check_event
+from backend.api.parameters import refusals_with
 from backend.api.services import Services, ServicesDep
 from backend.errors import HardestFirstError
 from backend.jobs.assembly import take_up_event
@@ -28,8 +30,15 @@ from backend.label_studio.versions import UNPUBLISHED
 
 logger = logging.getLogger(__name__)
 
-# Plain functions: FastAPI runs them on threads, so a slow predict never holds up health.
+# Plain functions but for health: FastAPI runs them on threads. Health waits for none: it answers
+# also while all of them predict.
 router = APIRouter(tags=["Label Studio"])
+
+_RESPONSES = refusals_with(401, 422)
+
+
+_Project = Annotated[str | StrictInt | None, Field(examples=["12.1700000000"])]
+_EVENT = {"action": "ANNOTATION_CREATED", "project": {"id": 12}}
 
 
 class _Body(BaseModel):
@@ -41,7 +50,7 @@ class _Body(BaseModel):
 class SetupRequest(_Body):
     """`POST /setup`. `project` is "ID.TIMESTAMP"; `extra_params` a dict, a string or null."""
 
-    project: str | int | None = None
+    project: _Project = None
     extra_params: Any = None
 
 
@@ -49,7 +58,7 @@ class PredictRequest(_Body):
     """`POST /predict`."""
 
     tasks: list[dict[str, Any]]
-    project: str | int | None = None
+    project: _Project = None
     label_config: str = ""
     params: Any = None
 
@@ -57,30 +66,29 @@ class PredictRequest(_Body):
 class VersionsRequest(_Body):
     """`POST /versions`."""
 
-    project: str | int | None = None
+    project: _Project = None
 
 
 @router.get("/health")
 @router.get("/", include_in_schema=False)
-def health() -> dict[str, str]:
+async def health() -> dict[str, str]:
     """Say that the server is there."""
     return {"status": "UP", "model_class": "HardestFirst", "version": __version__}
 
 
-@router.post("/setup", dependencies=[Depends(check_connection)])
+@router.post("/setup", dependencies=[Depends(check_connection)], responses=_RESPONSES)
 def setup(body: SetupRequest, services: ServicesDep, later: BackgroundTasks) -> dict[str, str]:
     """Tell the version whose predictions Label Studio shows."""
     project_id = _known_project(body.project)
     version = services.predictor.published_version(project_id)
-    # Connecting a backend makes Label Studio forget the published version, and make a webhook
-    # for all there is: the keeper looks after the one, the worker after the other.
-    services.keeper.look_soon(project_id)
     if version != UNPUBLISHED:
+        # Connecting a backend makes Label Studio forget the published version, and make a webhook
+        # for all there is: the keeper looks after the one, the worker after the other.
         later.add_task(_take_up, services, PROJECT_UPDATED, project_id)
     return {"model_version": version}
 
 
-@router.post("/predict", dependencies=[Depends(check_connection)])
+@router.post("/predict", dependencies=[Depends(check_connection)], responses=_RESPONSES)
 def predict(body: PredictRequest, services: ServicesDep) -> dict[str, Any]:
     """Draw boxes on tasks, and score them."""
     project = body.project
@@ -92,9 +100,14 @@ def predict(body: PredictRequest, services: ServicesDep) -> dict[str, Any]:
     return {"results": results, "model_version": version}
 
 
-@router.post("/webhook", status_code=status.HTTP_201_CREATED, dependencies=[Depends(check_event)])
+@router.post(
+    "/webhook",
+    status_code=status.HTTP_201_CREATED,
+    dependencies=[Depends(check_event)],
+    responses=_RESPONSES,
+)
 def webhook(
-    body: Annotated[dict[str, Any], Body()],
+    body: Annotated[dict[str, Any], Body(examples=[_EVENT])],
     request: Request,
     services: ServicesDep,
     later: BackgroundTasks,
@@ -108,7 +121,7 @@ def webhook(
     return {"status": "acknowledged"}
 
 
-@router.post("/versions", dependencies=[Depends(check_connection)])
+@router.post("/versions", dependencies=[Depends(check_connection)], responses=_RESPONSES)
 def versions(body: VersionsRequest, services: ServicesDep) -> dict[str, list[str]]:
     """Tell the version whose predictions Label Studio shows, as a list."""
     project_id = _known_project(body.project)
@@ -117,7 +130,8 @@ def versions(body: VersionsRequest, services: ServicesDep) -> dict[str, list[str
 
 def _take_up(services: Services, action: str, project_id: int) -> None:
     try:
-        if action == PROJECT_UPDATED:
+        # A look has a thread of its own: not for whatever number anybody names.
+        if action == PROJECT_UPDATED and services.store.publication(project_id) is not None:
             services.keeper.look_soon(project_id)
         take_up_event(services.queue, action, project_id)
     except HardestFirstError as error:
@@ -130,6 +144,7 @@ def _known_project(value: Any) -> int:
     if project_id is None:
         raise HTTPException(
             status.HTTP_422_UNPROCESSABLE_CONTENT,
-            f"project {value!r} is no project: Label Studio sends ID.TIMESTAMP",
+            f"project {value!r:.60} is no project: Label Studio sends ID.TIMESTAMP",
         )
+    bind_contextvars(project=project_id)
     return project_id

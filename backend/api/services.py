@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
 
+from backend.api.gate import Gate
+from backend.api.job_feed import JobFeed
+from backend.api.probes import Probe
+from backend.api.rate_limits import RateLimits
+from backend.api.readiness import Readiness
 from backend.jobs.assembly import open_queue
+from backend.jobs.census import Census, take_census
 from backend.jobs.queue import JobQueue
 from backend.loop.assembly import build_worker
+from backend.loop.key_store import KeyStore
+from backend.loop.pool_memory import PoolMemory
 from backend.loop.predictor import Predictor
 from backend.loop.repair import OrderKeeper
 from backend.loop.secret import webhook_secret
 from backend.loop.store import Store
+from backend.loop.thumbnails import Thumbnails
+from backend.loop.worker import ScoringWorker
 from backend.settings import Settings
 
 
@@ -29,7 +39,14 @@ class Services:
         predictor: answers Label Studio's `/predict`.
         keeper: looks after the published version.
         queue: the jobs.
+        feed: follows jobs.
+        thumbnails: small pictures of tasks.
+        pools: in which order tasks stand.
         secret: what our own webhooks show.
+        worker: the thread that owns the models.
+        readiness: whether all of this can do its work.
+        census: how many jobs and answers the store holds.
+        gate: tells the keys of the API apart.
     """
 
     settings: Settings
@@ -37,7 +54,14 @@ class Services:
     predictor: Predictor
     keeper: OrderKeeper
     queue: JobQueue
-    secret: str
+    feed: JobFeed
+    thumbnails: Thumbnails
+    pools: PoolMemory
+    secret: str = field(repr=False)
+    worker: ScoringWorker
+    readiness: Readiness
+    census: Probe[Census]
+    gate: Gate
 
 
 @contextmanager
@@ -54,12 +78,33 @@ def open_services(settings: Settings) -> Iterator[Services]:
     predictor = Predictor(settings, store, worker)
     keeper = OrderKeeper(settings, store)
     queue = open_queue(settings, store)
-    yield Services(settings, store, predictor, keeper, queue, webhook_secret(store))
+    thumbnails = Thumbnails.from_settings(settings, store)
+    readiness = Readiness(settings, store, worker)
+    census = Probe("census", lambda: take_census(store), keep_seconds=5.0)
+    rates = RateLimits(settings.api_rate, settings.redis_url.get_secret_value())
+    yield Services(
+        settings=settings,
+        store=store,
+        predictor=predictor,
+        keeper=keeper,
+        queue=queue,
+        feed=JobFeed(queue),
+        thumbnails=thumbnails,
+        pools=PoolMemory(store),
+        secret=webhook_secret(store),
+        worker=worker,
+        readiness=readiness,
+        census=census,
+        gate=Gate(KeyStore(store), rates),
+    )
+    readiness.close()
+    thumbnails.close()
     keeper.stop()
     predictor.close()
 
 
-def _services(request: Request) -> Services:
+# Asynchronous, though it waits for nothing: it then takes no thread from those who need one.
+async def _services(request: Request) -> Services:
     opened: Services = request.app.state.services
     return opened
 

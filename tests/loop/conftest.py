@@ -140,6 +140,8 @@ def environment(label_studio: StudioServer, tmp_path: Path, exports: Path) -> di
         "LABEL_STUDIO_URL": label_studio.url,
         "LABEL_STUDIO_API_KEY": label_studio.admin.personal_token,
         "DATA_DIR": str(data),
+        # Where the test's own web server is.
+        "ALLOWED_IMAGE_HOSTS": "127.0.0.1",
         # Ranks alone decide the order; tests of the random share set it.
         "VALIDATION_SHARE": "0",
         "PYTHONWARNINGS": "default",

@@ -1,0 +1,97 @@
+"""Scores a project that never was, when somebody asks for its queue."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+
+from fastapi import HTTPException, status
+
+from backend.api.access import Caller
+from backend.api.services import Services
+from backend.jobs.kinds import PUBLISH, SCORE, exclusive
+from backend.jobs.queue import JobQueue
+from backend.jobs.records import FAILED, QUEUED, RUNNING, Job
+from backend.label_studio.client import Studio
+from backend.settings import Settings
+
+# What a caller waits for a new job before it is told to look again.
+_WAIT_S = 1.5
+_LOOK_EVERY_S = 0.05
+# For one answer of Label Studio; two are needed, the first for a token.
+_STUDIO_S = 2.0
+# One that failed would fail again at once: whoever asks in a loop is told so instead.
+_PAUSE = timedelta(minutes=1)
+
+# Requests that wait for Label Studio hold a thread each: few may do so at a time.
+_asking = threading.BoundedSemaphore(4)
+
+
+def first_scoring(services: Services, caller: Caller, project_id: int) -> Job:
+    """The job that scores a project for the first time: the one under way, or a new one.
+
+    It changes nothing in Label Studio. A new one is waited for, for a second or two.
+
+    Raises:
+        HTTPException: 403, the caller may start none; 503, the last one failed just now.
+        LabelStudioError: there is no such project, or Label Studio does not say so in time.
+    """
+    under_way = services.queue.list(project_id, (QUEUED, RUNNING), limit=1, kinds=(SCORE, PUBLISH))
+    if under_way:
+        return under_way[0]
+    _refuse_after_failure(services.queue.latest(project_id, SCORE))
+    if not caller.may_write:
+        raise HTTPException(
+            status.HTTP_403_FORBIDDEN,
+            f"project {project_id} was never scored, and this key may only read: "
+            "ask with a key that may write",
+        )
+    _check_exists(services.settings, project_id)
+    job = services.queue.submit(SCORE, project_id, exclusive=exclusive(SCORE, project_id))
+    return _waited_for(services.queue, job)
+
+
+def _refuse_after_failure(job: Job | None) -> None:
+    if job is None or job.state != FAILED or job.finished_at is None:
+        return
+    left = job.finished_at + _PAUSE - datetime.now(timezone.utc)
+    if left > timedelta():
+        raise HTTPException(
+            status.HTTP_503_SERVICE_UNAVAILABLE,
+            f"scoring project {job.project_id} failed ({job}): {job.error}",
+            headers={"Retry-After": str(int(left.total_seconds()) + 1)},
+        )
+
+
+def _check_exists(settings: Settings, project_id: int) -> None:
+    key = settings.label_studio_api_key.get_secret_value()
+    with (
+        _one_of_few(),
+        Studio(settings.label_studio_url, key, timeout=_STUDIO_S, retries=0) as studio,
+    ):
+        studio.project(project_id)
+
+
+@contextmanager
+def _one_of_few() -> Iterator[None]:
+    if not _asking.acquire(blocking=False):
+        raise HTTPException(
+            status.HTTP_503_SERVICE_UNAVAILABLE,
+            "Label Studio is slow to say which projects there are: ask again in a few seconds",
+            headers={"Retry-After": "5"},
+        )
+    try:
+        yield
+    finally:
+        _asking.release()
+
+
+def _waited_for(queue: JobQueue, job: Job) -> Job:
+    deadline = time.monotonic() + _WAIT_S
+    while job.state in (QUEUED, RUNNING) and time.monotonic() < deadline:
+        time.sleep(_LOOK_EVERY_S)
+        job = queue.get(job.id)
+    return job

@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.diversity import find_representatives
+from backend.embeddings import near_duplicate_cosine
 from backend.label_studio.records import TaskRef
 from backend.loop.answer_store import AnswerStore
 from backend.loop.random_share import is_random_pick
 from backend.loop.ranked_pool import RankedPool, Standing
-from backend.loop.ranking import RankOptions, load_embeddings, public_scores
+from backend.loop.ranking import RankOptions, is_whitened, load_embeddings, public_scores
 from backend.loop.scoring import crop_view
 from backend.loop.store import ScoreColumns, Store
 from backend.metrics import timed
@@ -64,6 +65,7 @@ class PoolRanker:
             diversity_weight=settings.diversity_weight,
             limit=settings.queue_limit,
             seed=pool.project_id,
+            duplicate_threshold=near_duplicate_cosine(whitened=is_whitened(pool.encoder)),
         )
         with timed("rank"):
             return self._rank(pool, options)

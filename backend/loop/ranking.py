@@ -20,8 +20,7 @@ from backend.loop.store import IMAGE_VIEW, ScoreColumns, Store
 from backend.settings import STRATEGIES
 from backend.uncertainty import DEFAULT_WEIGHTS, MEASURES, ImageScores, combine, flip
 
-# Encoders whose embeddings are whitened: see `join_views`.
-DETECTOR_PREFIX = "detector-"
+_DETECTOR_PREFIX = "detector-"
 
 _IMAGES_AT_ONCE = 4096
 
@@ -155,6 +154,11 @@ def public_scores(columns: ScoreColumns, options: RankOptions) -> NDArray[np.flo
     return combine(by_name, options.weights)
 
 
+def is_whitened(encoder: str) -> bool:
+    """Whether the embeddings of an encoder, told by its name, are whitened: see `join_views`."""
+    return encoder.startswith(_DETECTOR_PREFIX)
+
+
 def load_embeddings(
     store: Store, encoder: str, crop_view: str, image_hashes: Sequence[str]
 ) -> NDArray[np.float16]:
@@ -165,7 +169,7 @@ def load_embeddings(
     Raises:
         StoreError: an image has no embedding by this encoder.
     """
-    if encoder.startswith(DETECTOR_PREFIX):
+    if is_whitened(encoder):
         images = store.embeddings(encoder, IMAGE_VIEW, image_hashes)
         _check_complete(image_hashes, images.keys(), encoder)
         crops = store.embeddings(encoder, crop_view, image_hashes)

@@ -6,12 +6,13 @@ Glossary: P images of the pool, N of them unlabelled, M labelled, D dimensions o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backend.diversity import near_duplicate_groups
+from backend.embeddings import near_duplicate_cosine
 from backend.errors import SimulationError
 from backend.loop.ranking import RankOptions, rank_tasks
 from backend.loop.scoring import CROPS
@@ -85,7 +86,7 @@ def crops_of(arm: str) -> int:
 
 
 def fixed_order(
-    arm: str, permutation: NDArray[np.intp], whole: NDArray[np.float32]
+    arm: str, permutation: NDArray[np.intp], whole: NDArray[np.float32], settings: Settings
 ) -> list[int] | None:
     """The order of an arm that asks no model.
 
@@ -93,6 +94,7 @@ def fixed_order(
         arm: its name.
         permutation: (P,) the pool in random order; the initial images come first.
         whole: (P, D) unit rows of the whole images, to be compared as they are.
+        settings: the encoder.
 
     Returns:
         The whole pool in order, or None for an arm that asks the model of each round.
@@ -100,7 +102,8 @@ def fixed_order(
     if arm in (RANDOM, FULL):
         return [int(place) for place in permutation]
     if arm == "random_deduplicated":
-        leaders = near_duplicate_groups(whole, order=permutation)[permutation] == permutation
+        groups = near_duplicate_groups(whole, threshold=_threshold(settings), order=permutation)
+        leaders = groups[permutation] == permutation
         return [*permutation[leaders].tolist(), *permutation[~leaders].tolist()]
     return None
 
@@ -111,7 +114,7 @@ def order_by_model(arm: str, view: PoolView, settings: Settings, *, picks: int) 
     Args:
         arm: one that asks the model.
         view: what the model says.
-        settings: weights of the scores, and of diversity.
+        settings: weights of the scores and of diversity, the encoder.
         picks: how many images will be taken from the front.
     """
     if arm == "most_boxes":
@@ -123,8 +126,11 @@ def order_by_model(arm: str, view: PoolView, settings: Settings, *, picks: int) 
         diversity_weight=settings.diversity_weight,
         # The first picks of a longer list would be the same.
         limit=picks,
+        duplicate_threshold=None if arm == "no_groups" else _threshold(settings),
     )
-    if arm == "no_groups":
-        options = replace(options, duplicate_threshold=None)
     ranked = rank_tasks(view.columns, options, embeddings=view.embeddings, labelled=view.labelled)
     return [task.task_id for task in ranked]
+
+
+def _threshold(settings: Settings) -> float:
+    return near_duplicate_cosine(whitened=settings.encoder == "detector")

@@ -70,7 +70,7 @@ class Replay:
         self._threads = threads
         self._permutation = initial_order(seed, len(stage.data.pool))
         self._folder = run_folder(stage.plan.out, arm, seed)
-        self._fixed = fixed_order(arm, self._permutation, self._joined({}))
+        self._fixed = fixed_order(arm, self._permutation, self._joined({}), stage.settings)
 
     def run(self, on_steps: Callable[[int], None]) -> Run:
         """Make the rounds that are missing.

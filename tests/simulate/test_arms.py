@@ -63,6 +63,9 @@ def test_most_boxes_comes_first_whatever_the_scores_are() -> None:
     assert order("most_boxes", view([0.1, 0.2, 0.3, 0.4], shown=[0, 7, 9, 7])) == [12, 11, 13, 10]
 
 
+CLIP = load_settings(encoder="openclip")
+
+
 class TestNearDuplicates:
     # The first two show the same; so do the last one and what is labelled.
     ROWS = ([1.0, 0, 0], [1.0, 0.01, 0], [0, 1.0, 0], [0, 0, 1.0])
@@ -82,15 +85,15 @@ class TestArmsThatAskNoModel:
     ROWS = _unit([[1.0, 0], [1.0, 0.01], [0, 1.0], [0.01, 1.0]])
 
     def test_random_is_the_permutation(self) -> None:
-        assert fixed_order("random", np.array([2, 0, 3, 1]), self.ROWS) == [2, 0, 3, 1]
+        assert fixed_order("random", np.array([2, 0, 3, 1]), self.ROWS, CLIP) == [2, 0, 3, 1]
 
     def test_deduplicated_has_repetitions_last(self) -> None:
         permutation = np.array([1, 0, 3, 2])
-        assert fixed_order("random_deduplicated", permutation, self.ROWS) == [1, 3, 0, 2]
+        assert fixed_order("random_deduplicated", permutation, self.ROWS, CLIP) == [1, 3, 0, 2]
 
     @pytest.mark.parametrize("arm", BY_MODEL)
     def test_are_only_these(self, arm: str) -> None:
-        assert fixed_order(arm, np.arange(4), self.ROWS) is None
+        assert fixed_order(arm, np.arange(4), self.ROWS, CLIP) is None
 
 
 def test_objects_are_embedded_for_whom_they_count() -> None:

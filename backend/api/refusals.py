@@ -11,10 +11,18 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from backend.errors import HardestFirstError, LabelStudioError, StoreError, UnreachableError
+from backend.errors import (
+    BusyError,
+    HardestFirstError,
+    LabelStudioError,
+    StoreError,
+    UnreachableError,
+)
 from backend.label_studio.transport import RefusedError
 
 logger = logging.getLogger(__name__)
+
+_BUSY_SECONDS = 5
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -26,11 +34,12 @@ def add_error_handlers(app: FastAPI) -> None:
 
 async def _one_line(_request: Request, error: Exception) -> JSONResponse:
     logger.error("%s", error)
-    return JSONResponse({"detail": str(error)}, _status_of(error))
+    headers = {"Retry-After": str(_BUSY_SECONDS)} if isinstance(error, BusyError) else None
+    return JSONResponse({"detail": str(error)}, _status_of(error), headers=headers)
 
 
 def _status_of(error: Exception) -> int:
-    if isinstance(error, StoreError):
+    if isinstance(error, (StoreError, BusyError)):
         return status.HTTP_503_SERVICE_UNAVAILABLE
     if isinstance(error, UnreachableError):
         return status.HTTP_504_GATEWAY_TIMEOUT

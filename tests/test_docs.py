@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
 
+from backend.api.prefixes import PREFIXES
 from backend.cli import app
-from backend.settings import STRATEGIES, Settings
+from backend.server import create_app
+from backend.settings import STRATEGIES, Settings, load_settings
 from backend.uncertainty import MEASURES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+API = (ROOT / "docs" / "api.md").read_text()
 
 
 def table_rows(document: str) -> dict[str, list[str]]:
@@ -48,6 +52,41 @@ def test_every_verb_stands_in_the_readme_and_none_that_is_not_there() -> None:
     verbs = set(get_command(app).commands)  # type: ignore[attr-defined]
     told = set(re.findall(r"python -m backend ([a-z-]+)", README))
     assert told == verbs
+
+
+@pytest.fixture(scope="module")
+def operations() -> dict[str, dict[str, Any]]:
+    """ "GET /path" -> what the OpenAPI document says of it, under the first of the prefixes."""
+    paths = create_app(load_settings(label_studio_api_key="nobody's")).openapi()["paths"]
+    return {
+        f"{method.upper()} {path}": operation
+        for path, methods in paths.items()
+        for method, operation in methods.items()
+        if not path.startswith(f"{PREFIXES[1]}/")
+    }
+
+
+def test_every_route_stands_in_the_api_document_and_none_that_is_not_there(
+    operations: dict[str, Any],
+) -> None:
+    told = {name for name in table_rows(API) if re.match("[A-Z]+ /", name)}
+    assert told == set(operations)
+
+
+def test_every_parameter_stands_in_the_api_document(operations: dict[str, Any]) -> None:
+    named = {
+        parameter["name"]
+        for operation in operations.values()
+        for parameter in operation.get("parameters", ())
+        if parameter["in"] == "query"
+    }
+    assert {name for name in named if f"`{name}`" not in API} == set()
+
+
+def test_every_refusal_stands_in_the_api_document(operations: dict[str, Any]) -> None:
+    declared = {code for operation in operations.values() for code in operation["responses"]}
+    told = set(re.findall(r"^\| ([45]\d\d) \|", API, re.M))
+    assert {code for code in declared if code >= "400"} <= told
 
 
 @pytest.mark.parametrize(

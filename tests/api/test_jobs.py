@@ -25,6 +25,8 @@ from tests.api.server import Server, served
 from tests.jobs.conftest import eventually
 
 FORM = "application/x-www-form-urlencoded"
+MULTIPART = "multipart/form-data"
+PART = b'--x\r\nContent-Disposition: form-data; name="project_id"%s\r\n\r\n7\r\n--x--\r\n'
 
 
 @pytest.fixture(scope="module")
@@ -74,21 +76,26 @@ def test_a_form_starts_the_auto_label_job(server: Server, prefix: str) -> None:
     ("body", "kind", "status", "names"),
     [
         (b"", FORM, 422, "project_id"),
-        (b"", "", 422, "project_id"),
+        (b"", "", 415, "form"),
+        (b"project_id=7", "text/plain", 415, "form"),
         (b"project_id=7&tasks=segment", FORM, 422, "tasks"),
         (b"project_id=7&tasks=", FORM, 422, "tasks"),
         (b"project_id=many", FORM, 422, "project_id"),
         (b"project_id=0", FORM, 422, "project_id"),
         (b"project_id=99999999999999999999", FORM, 422, "project_id"),
         (b"project_id=7&" + b"a=b&" * 200, FORM, 422, FORM),
-        (b"\xff\xfe=1", FORM, 422, FORM),
+        (b"\xff\xfe=1", FORM, 422, "project_id"),
         (b"%ff=%fe", FORM, 422, "project_id"),
         (b"[]", "application/json", 422, "body"),
         (b"{", "application/json; charset=utf-8", 422, "body"),
         (b"\xff", "application/json", 422, "body"),
         (b'{"project_id": 7, "tasks": "segment"}', "application/json", 422, "tasks"),
         (b'{"project_id": true}', "application/json", 422, "project_id"),
-        (b"project_id=7", "multipart/form-data; boundary=x", 415, FORM),
+        (b"", f"{MULTIPART}; boundary=x", 422, "project_id"),
+        (b"project_id=7", f"{MULTIPART}; boundary=x", 422, MULTIPART),
+        (PART % b"", MULTIPART, 422, MULTIPART),
+        (PART % b"", f"{MULTIPART}; boundary=", 422, MULTIPART),
+        (PART % b"; filename=a", f"{MULTIPART}; boundary=x", 422, MULTIPART),
     ],
 )
 def test_a_wrong_body_is_refused_in_one_line(
@@ -101,10 +108,14 @@ def test_a_wrong_body_is_refused_in_one_line(
 
 
 def test_a_training_is_asked_for_as_json_or_as_a_form(server: Server, queue: JobQueue) -> None:
-    sent: list[dict[str, Any]] = [{"json": {"project_id": 21}}, {"data": {"project_id": 21}}]
+    sent: list[dict[str, Any]] = [
+        {"json": {"project_id": 21}},
+        {"data": {"project_id": 21}},
+        {"files": {"project_id": (None, "21")}},  # as `curl -F` sends it
+    ]
     answers = [server.http.post("/v1/label/train", **body) for body in sent]
-    assert [answer.status_code for answer in answers] == [202, 202]
-    assert answers[0].json() == answers[1].json()
+    assert [answer.status_code for answer in answers] == [202, 202, 202]
+    assert answers[0].json() == answers[1].json() == answers[2].json()
     assert queue.get(answers[0].json()["id"]).payload == {"all_labels": False}
     every = server.http.post("/v1/label/train", data={"project_id": 22, "all_labels": "true"})
     assert queue.get(every.json()["id"]).payload == {"all_labels": True}
@@ -382,7 +393,7 @@ def test_what_is_documented_is_what_is_answered(server: Server) -> None:
         assert list(stream["200"]["content"]) == ["text/event-stream"]
         assert list(stream["404"]["content"]) == ["application/json"]
         form = document["paths"][f"{prefix}/auto"]["post"]["requestBody"]["content"]
-        assert FORM in form
+        assert {FORM, MULTIPART, "application/json"} == set(form)
     named = [
         operation["operationId"]
         for path in document["paths"].values()

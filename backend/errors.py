@@ -8,6 +8,7 @@ HardestFirstError
  ├── LabelConfigError       a label config this backend cannot pre-annotate
  ├── NothingToRankError     a project without unlabelled images that can be scored
  ├── StoreError             the local database cannot be read or written
+ ├── BusyError              too much is asked for at once; later it is done
  ├── QueueError             jobs cannot be carried to a worker, or one stands in the way
  ├── TrainingError          a training that cannot start or failed; the serving model stands
  ├── SimulationError        a replay that cannot start, or runs of it that failed
@@ -51,6 +52,10 @@ class NothingToRankError(HardestFirstError):
 
 class StoreError(HardestFirstError):
     """The local database cannot be read or written."""
+
+
+class BusyError(HardestFirstError):
+    """Too much is asked for at once. It is done when it is asked for again a little later."""
 
 
 class QueueError(HardestFirstError):

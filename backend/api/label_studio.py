@@ -8,9 +8,21 @@ health and setup are shown to the user; those of predict reach only Label Studio
 from __future__ import annotations
 
 import logging
+import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, BackgroundTasks, Body, Depends, HTTPException, Request, status
+from anyio import to_thread
+from fastapi import (
+    APIRouter,
+    BackgroundTasks,
+    Body,
+    Depends,
+    HTTPException,
+    Request,
+    Response,
+    status,
+)
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 from structlog.contextvars import bind_contextvars
 
@@ -27,11 +39,12 @@ from backend.label_studio.protocol import (
     project_number,
 )
 from backend.label_studio.versions import UNPUBLISHED
+from backend.loop.predictor import PREDICT_SECONDS
 
 logger = logging.getLogger(__name__)
 
-# Plain functions but for health: FastAPI runs them on threads. Health waits for none: it answers
-# also while all of them predict.
+# Plain functions, which FastAPI runs on threads, but for two: health waits for no thread, and
+# predict, which may wait long for images, has threads of its own.
 router = APIRouter(tags=["Label Studio"])
 
 _RESPONSES = refusals_with(401, 422)
@@ -88,16 +101,35 @@ def setup(body: SetupRequest, services: ServicesDep, later: BackgroundTasks) -> 
     return {"model_version": version}
 
 
-@router.post("/predict", dependencies=[Depends(check_connection)], responses=_RESPONSES)
-def predict(body: PredictRequest, services: ServicesDep) -> dict[str, Any]:
+@router.post(
+    "/predict",
+    response_model=dict[str, Any],
+    dependencies=[Depends(check_connection)],
+    responses=_RESPONSES,
+)
+async def predict(body: PredictRequest, services: ServicesDep) -> Response:
     """Draw boxes on tasks, and score them."""
+    # From here on, not from when a thread is free: those who wait for one wait for Label Studio's
+    # images too, and their time runs.
+    deadline = time.monotonic() + PREDICT_SECONDS
     project = body.project
     if project is None and body.tasks:
         project = body.tasks[0].get("project")
     project_id = _known_project(project)
-    results = services.predictor.predict(project_id, body.tasks, body.label_config)
+    return await to_thread.run_sync(
+        _predicted, services, project_id, body, deadline, limiter=services.predicting
+    )
+
+
+def _predicted(
+    services: Services, project_id: int, body: PredictRequest, deadline: float
+) -> Response:
+    results = services.predictor.predict(
+        project_id, body.tasks, body.label_config, deadline=deadline
+    )
     version = services.predictor.published_version(project_id)
-    return {"results": results, "model_version": version}
+    # Written out here, not on the event loop: it may be thousands of tasks.
+    return JSONResponse({"results": results, "model_version": version})
 
 
 @router.post(

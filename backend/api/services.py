@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from backend.api.gate import Gate
@@ -28,6 +29,9 @@ from backend.loop.thumbnails import Thumbnails
 from backend.loop.worker import ScoringWorker
 from backend.settings import Settings
 
+# At once; more wait for one of these to end, while their own time runs.
+_PREDICTING = 64
+
 
 @dataclass(frozen=True)
 class Services:
@@ -47,6 +51,7 @@ class Services:
         readiness: whether all of this can do its work.
         census: how many jobs and answers the store holds.
         gate: tells the keys of the API apart.
+        predicting: the threads of `/predict`, most of which wait for images.
     """
 
     settings: Settings
@@ -62,6 +67,7 @@ class Services:
     readiness: Readiness
     census: Probe[Census]
     gate: Gate
+    predicting: CapacityLimiter
 
 
 @contextmanager
@@ -96,6 +102,7 @@ def open_services(settings: Settings) -> Iterator[Services]:
         readiness=readiness,
         census=census,
         gate=Gate(KeyStore(store), rates),
+        predicting=CapacityLimiter(_PREDICTING),
     )
     readiness.close()
     thumbnails.close()

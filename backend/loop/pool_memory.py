@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.errors import BusyError
 from backend.loop.answer_store import AnswerStore
 from backend.loop.assignments import Assignments
 from backend.loop.pool_store import PoolStore, Stamp
@@ -29,6 +32,10 @@ _MAX_BYTES = 2**30
 _MAX_ORDERS = 16
 # Scores, standing and place of a task, and its hash as a Python string.
 _BYTES_PER_TASK = 160
+# An order takes up to 3 s, and one is made at a time. Whoever waits holds a thread that others
+# need: only so many wait for their turn, and those beyond for no more than a moment.
+_WAITING = 8
+_PATIENCE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,7 @@ class PoolMemory:
         self._lock = threading.Lock()  # for `_projects` and `_reading`, never held for long
         self._reading: dict[int, threading.Lock] = {}
         self._ranking = threading.Lock()
+        self._turns = threading.BoundedSemaphore(_WAITING)
 
     def ranked(
         self,
@@ -113,6 +121,7 @@ class PoolMemory:
         Raises:
             StoreError: the store cannot be read, or lacks embeddings.
             ScoreError: the embeddings cannot be ranked.
+            BusyError: too many other orders are asked for at once.
         """
         held = self._current(project_id)
         if held is None:
@@ -179,7 +188,7 @@ class PoolMemory:
             self._make_room()
 
     def _rank(self, held: _Held, options: RankOptions) -> RankedPool:
-        with self._ranking:
+        with self._turn():
             found = held.orders.get(_key(options))
             if found is not None:
                 return found
@@ -192,6 +201,18 @@ class PoolMemory:
         with self._lock:
             self._make_room()
         return pool
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._turns.acquire(timeout=_PATIENCE_S):
+            raise BusyError(
+                "too many other orders are asked for at once: ask again in a few seconds"
+            )
+        try:
+            with self._ranking:
+                yield
+        finally:
+            self._turns.release()
 
     def _embeddings(self, held: _Held) -> NDArray[np.float16]:
         if held.embeddings is None:

@@ -54,9 +54,16 @@ class Predictor:
         return UNPUBLISHED if live is None else live.model_version
 
     def predict(
-        self, project_id: int, tasks: Sequence[Mapping[str, Any]], label_config: str
+        self,
+        project_id: int,
+        tasks: Sequence[Mapping[str, Any]],
+        label_config: str,
+        *,
+        deadline: float | None = None,
     ) -> list[dict[str, Any] | list[Any]]:
-        """One answer for each task, in their order.
+        """One answer for each task, in their order, by `deadline` (`time.monotonic`).
+
+        Without one it has `PREDICT_SECONDS` from now.
 
         An answer is a prediction (`result`, `score` 0..1 with the lowest served first,
         `model_version`), or an empty list for a task whose image failed or is not ready in time:
@@ -74,7 +81,8 @@ class Predictor:
         known = {} if live is None else self._scored(project_id, live.detector, asked)
         missing = [ref for ref in asked if ref.id not in known]
         if missing:
-            known.update(self._score_missing(project_id, missing, label_config))
+            until = time.monotonic() + PREDICT_SECONDS if deadline is None else deadline
+            known.update(self._score_missing(project_id, missing, label_config, until))
         named = {
             version: self._naming(version, label_config)
             for version in {scored.detector for scored in known.values()}
@@ -93,14 +101,13 @@ class Predictor:
         return self._store.scored_tasks(project_id, detector, [ref.id for ref in refs])
 
     def _score_missing(
-        self, project_id: int, missing: Sequence[TaskRef], label_config: str
+        self, project_id: int, missing: Sequence[TaskRef], label_config: str, deadline: float
     ) -> dict[int, ScoredTask]:
         """What the serving detector has scored, or scores now. Failures are logged, by task."""
-        deadline = time.monotonic() + PREDICT_SECONDS
         serving = self._rounds.serving(project_id)
         told = {"project": project_id}
         try:
-            base = self._worker.base_detector(PREDICT_SECONDS)
+            base = self._worker.base_detector(_left(deadline))
         except HardestFirstError as error:
             logger.error("%d tasks unanswered: %s", len(missing), error, extra=told)
             return {}
@@ -109,7 +116,7 @@ class Predictor:
         fresh = [ref for ref in missing if ref.id not in known]
         if fresh:
             report = self._worker.score(
-                project_id, fresh, label_config=label_config, timeout=deadline - time.monotonic()
+                project_id, fresh, label_config=label_config, timeout=_left(deadline)
             )
             for task_id, reason in report.skipped.items():
                 logger.warning("no prediction: %s", reason, extra={**told, "task": task_id})
@@ -163,6 +170,10 @@ class Predictor:
             return (place - 0.5) / live.ranked
         before = self._store.more_uncertain(live.model_version, uncertainty)
         return max(before, len(self._assignments.of(live.project_id).first)) / live.ranked
+
+
+def _left(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())
 
 
 def _task_ref(task: Mapping[str, Any]) -> TaskRef | None:

@@ -30,6 +30,7 @@ class OrderKeeper:
         self._delay = delay
         self._lock = threading.Lock()
         self._waiting: dict[int, threading.Timer] = {}
+        self._looked_at: set[int] = set()
 
     def look_soon(self, project_id: int) -> None:
         """Look after a moment; asking again within it changes nothing."""
@@ -51,19 +52,31 @@ class OrderKeeper:
     def _look_and_log(self, project_id: int) -> None:
         with self._lock:
             self._waiting.pop(project_id, None)
+            is_looked_at = project_id in self._looked_at
+            self._looked_at.add(project_id)
+        if is_looked_at:
+            # Label Studio is slow: another thread would not make it faster.
+            self.look_soon(project_id)
+            return
         try:
-            live = self._store.publication(project_id)
-            if live is None:
-                return
-            with Studio.from_settings(self._settings) as studio:
-                served = restore_order(studio, project_id, live.model_version)
-            if not served:
-                logger.warning(
-                    "project %s does not serve its published order %s: "
-                    "run `python -m backend doctor %s`",
-                    project_id,
-                    live.model_version,
-                    project_id,
-                )
+            self._look(project_id)
         except HardestFirstError as error:
             logger.warning("project %s: the order could not be checked: %s", project_id, error)
+        finally:
+            with self._lock:
+                self._looked_at.discard(project_id)
+
+    def _look(self, project_id: int) -> None:
+        live = self._store.publication(project_id)
+        if live is None:
+            return
+        with Studio.from_settings(self._settings) as studio:
+            served = restore_order(studio, project_id, live.model_version)
+        if not served:
+            logger.warning(
+                "project %s does not serve its published order %s: "
+                "run `python -m backend doctor %s`",
+                project_id,
+                live.model_version,
+                project_id,
+            )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
-from backend.errors import HardestFirstError
+from backend.errors import HardestFirstError, ImageError, LabelConfigError
+from backend.label_studio.images import image_uri
+from backend.label_studio.label_map import data_field
 from backend.label_studio.records import TaskRef
 from backend.loop.scorers import Scorers
 from backend.loop.scoring import ScoringReport
@@ -18,11 +21,39 @@ from backend.loop.scoring import ScoringReport
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class _Request:
+# What all waiting tasks may take up together, about: 50,000 ordinary ones. Callers leave after
+# their time, their tasks stay, and an address may hold a whole image (`data:`).
+_MAX_WAITING_BYTES = 256_000_000
+_BYTES_PER_TASK = 2_500
+_FULL = (
+    "too many images wait to be scored already: ask again later, or run `python -m backend score`"
+)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One image to be scored. Who asks for the same again waits for the same."""
+
     project_id: int
     label_config: str
-    task: TaskRef
+    image_field: str
+    task_id: int
+    uri: str
+
+    @property
+    def task(self) -> TaskRef:
+        """Without what else the task's data holds: nothing here reads it."""
+        return TaskRef(id=self.task_id, data={self.image_field: self.uri})
+
+    @property
+    def bytes(self) -> int:
+        """How much memory it takes up while it waits, about."""
+        return _BYTES_PER_TASK + len(self.uri) + len(self.label_config)
+
+
+@dataclass(frozen=True, eq=False)
+class _Request:
+    asked: _Asked
     # None when scored, else the reason why not.
     done: Future[str | None] = field(default_factory=Future)
 
@@ -33,12 +64,24 @@ class ScoringWorker:
     Args:
         scorers: the models; loaded on the worker's thread when it starts.
         max_batch: how many waiting tasks are taken at once.
+        max_waiting_bytes: what waiting tasks may take up in memory; more are turned away.
     """
 
-    def __init__(self, scorers: Scorers, *, max_batch: int = 64) -> None:
+    def __init__(
+        self,
+        scorers: Scorers,
+        *,
+        max_batch: int = 64,
+        max_waiting_bytes: int = _MAX_WAITING_BYTES,
+    ) -> None:
         self._scorers = scorers
         self._loaded: Future[str] = Future()
         self._max_batch = max_batch
+        self._max_waiting_bytes = max_waiting_bytes
+        self._waiting: dict[_Asked, _Request] = {}  # those in hand too
+        self._waiting_bytes = 0
+        self._lock = threading.Lock()  # for these two
+        self._stopping = threading.Event()
         self._queue: SimpleQueue[_Request | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="scoring-worker", daemon=True)
 
@@ -47,7 +90,8 @@ class ScoringWorker:
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish the batch in hand and end the thread."""
+        """Finish the batch in hand, turn away what waits, and end the thread."""
+        self._stopping.set()
         self._queue.put(None)
         self._thread.join(timeout=30)
 
@@ -76,21 +120,51 @@ class ScoringWorker:
 
         What is not ready by then stays queued: it is in the store when it is asked for again.
         """
-        requests = [_Request(project_id, label_config, task) for task in tasks]
-        for request in requests:
-            self._queue.put(request)
-        wait([request.done for request in requests], timeout=timeout)
         report = ScoringReport()
-        for request in requests:
-            if not request.done.done():
-                reason: str | None = f"not scored within {timeout:.0f} s; it is still queued"
+        try:
+            image_field = data_field(label_config)
+        except LabelConfigError as error:
+            report.skipped = {task.id: str(error) for task in tasks}
+            return report
+        requests: dict[int, _Request] = {}
+        for task in tasks:
+            try:
+                uri = image_uri(task, image_field)
+            except ImageError as error:
+                report.skipped[task.id] = str(error)
             else:
-                reason = request.done.result()
+                asked = _Asked(project_id, label_config, image_field, task.id, uri)
+                requests[task.id] = self._request(asked)
+        wait([request.done for request in requests.values()], timeout=timeout)
+        late = f"not scored within {timeout:.0f} s; it is still queued"
+        for task_id, request in requests.items():
+            reason = request.done.result() if request.done.done() else late
             if reason is None:
                 report.scored += 1
             else:
-                report.skipped[request.task.id] = reason
+                report.skipped[task_id] = reason
         return report
+
+    def _request(self, asked: _Asked) -> _Request:
+        """The request that waits for this image: one that is there, or a new one."""
+        with self._lock:
+            request = self._waiting.get(asked)
+            if request is None:
+                request = _Request(asked)
+                if self._waiting_bytes + asked.bytes > self._max_waiting_bytes:
+                    request.done.set_result(_FULL)
+                    return request
+                self._waiting[asked] = request
+                self._waiting_bytes += asked.bytes
+                self._queue.put(request)
+            return request
+
+    def _finish(self, batch: Iterable[_Request], reason: str | None) -> None:
+        for request in batch:
+            with self._lock:
+                del self._waiting[request.asked]
+                self._waiting_bytes -= request.asked.bytes
+            request.done.set_result(reason)
 
     def _run(self) -> None:
         try:
@@ -99,45 +173,53 @@ class ScoringWorker:
             logger.error("the models cannot be loaded: %s", error)
             self._loaded.set_exception(error)
             while (batch := self._next_batch()) is not None:
-                _finish(batch, f"the models cannot be loaded: {error}")
+                self._finish(batch, f"the models cannot be loaded: {error}")
             return
         self._loaded.set_result(base.detector_version)
         while (batch := self._next_batch()) is not None:
-            try:
-                self._score(batch)
-            except HardestFirstError as error:
-                _finish(batch, str(error))
-            except Exception:
-                # The worker must outlive any one batch: the next request needs it.
-                logger.exception("scoring a batch failed")
-                _finish(batch, "scoring failed; the backend's log holds the details")
+            for alike in _by_project(batch):
+                self._score(alike)
         self._scorers.close()
 
     def _next_batch(self) -> list[_Request] | None:
+        """What waits, at most a batch of it; None: the end."""
         batch: list[_Request] = []
-        try:
-            while len(batch) < self._max_batch:
-                request = self._queue.get_nowait() if batch else self._queue.get()
-                if request is None:
-                    _finish(batch, "the backend is shutting down")
-                    return None
-                batch.append(request)
-        except Empty:
-            pass
+        with suppress(Empty):
+            while len(batch) < self._max_batch or self._stopping.is_set():
+                request = self._queue.get(block=not batch and not self._stopping.is_set())
+                if request is not None:
+                    batch.append(request)
+        if self._stopping.is_set():
+            self._finish(batch, "the backend is shutting down")
+            return None
         return batch
 
-    def _score(self, batch: list[_Request]) -> None:
-        for key in {(request.project_id, request.label_config) for request in batch}:
-            mine = [r for r in batch if (r.project_id, r.label_config) == key]
-            project_id, label_config = key
-            tasks = [request.task for request in mine]
-            with self._scorers.lent(project_id) as scorer:
-                report = scorer.score(project_id, tasks, label_config=label_config)
-            for request in mine:
-                request.done.set_result(report.skipped.get(request.task.id))
+    def _score(self, batch: Sequence[_Request]) -> None:
+        """Score tasks of one project; what goes wrong is theirs alone."""
+        first = batch[0].asked
+        skipped: Mapping[int, str] = {}
+        try:
+            with self._scorers.lent(first.project_id) as scorer:
+                skipped = scorer.score(
+                    first.project_id,
+                    [request.asked.task for request in batch],
+                    label_config=first.label_config,
+                ).skipped
+        except HardestFirstError as error:
+            skipped = dict.fromkeys((request.asked.task_id for request in batch), str(error))
+        except Exception:
+            # The worker must outlive any one batch: the next request needs it.
+            logger.exception("scoring a batch failed")
+            reason = "scoring failed; the backend's log holds the details"
+            skipped = dict.fromkeys((request.asked.task_id for request in batch), reason)
+        for request in batch:
+            self._finish([request], skipped.get(request.asked.task_id))
 
 
-def _finish(batch: Sequence[_Request], reason: str) -> None:
+def _by_project(batch: Sequence[_Request]) -> list[list[_Request]]:
+    groups: dict[tuple[int, str], list[_Request]] = {}
     for request in batch:
-        if not request.done.done():
-            request.done.set_result(reason)
+        groups.setdefault((request.asked.project_id, request.asked.label_config), []).append(
+            request
+        )
+    return list(groups.values())

@@ -14,6 +14,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,12 @@ class Order:
     def _nth(self, images: NDArray[np.intp], count: int, kind: int) -> int:
         """The image that comes after `count` others of its kind."""
         lap, place = divmod(count, len(images))
-        shuffled = np.random.default_rng([self._seed, kind, lap]).permutation(images)
-        return int(shuffled[place])
+        return int(images[_shuffled(len(images), (self._seed, kind, lap))[place]])
+
+
+@lru_cache(maxsize=2)  # the laps of both kinds: each is gone through image by image
+def _shuffled(count: int, seed: tuple[int, ...]) -> NDArray[np.int64]:
+    return np.random.default_rng(seed).permutation(count)
 
 
 class _FixedSteps:

@@ -17,6 +17,7 @@ from backend.api.jobs import JobView, submit
 from backend.api.parameters import Id, refusals
 from backend.api.prefixes import PREFIXES
 from backend.api.services import Services, ServicesDep
+from backend.errors import BusyError
 from backend.jobs.kinds import ASSIGN
 from backend.label_studio.client import Studio
 from backend.label_studio.records import TaskRef
@@ -126,12 +127,9 @@ def assign_queue(
     _refuse_repeated("image", body.image_ids)
     _refuse_repeated("reviewer", [queue.owner.removeprefix("for ") for queue in queues])
     project_id = _project_of(body, services, caller)
-    key = services.settings.label_studio_api_key.get_secret_value()
     with (
         _in_turn(),
-        Studio(
-            services.settings.label_studio_url, key, timeout=_LABEL_STUDIO_S, retries=0
-        ) as studio,
+        Studio.from_settings(services.settings, timeout=_LABEL_STUDIO_S, retries=0) as studio,
     ):
         tasks = _find(studio, project_id, body.image_ids)
         if not queues:
@@ -257,11 +255,7 @@ def _listed(image_ids: list[int]) -> str:
 
 @contextmanager
 def _in_turn() -> Iterator[None]:
-    busy = HTTPException(
-        status.HTTP_503_SERVICE_UNAVAILABLE,
-        "other queues are being made right now: ask again in a few seconds",
-        headers={"Retry-After": "5"},
-    )
+    busy = BusyError("other queues are being made right now: ask again in a few seconds")
     if not _few.acquire(blocking=False):
         raise busy
     try:

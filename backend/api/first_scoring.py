@@ -12,6 +12,7 @@ from fastapi import HTTPException, status
 
 from backend.api.access import Caller
 from backend.api.services import Services
+from backend.errors import BusyError
 from backend.jobs.kinds import PUBLISH, SCORE, exclusive
 from backend.jobs.queue import JobQueue
 from backend.jobs.records import FAILED, QUEUED, RUNNING, Job
@@ -37,6 +38,7 @@ def first_scoring(services: Services, caller: Caller, project_id: int) -> Job:
 
     Raises:
         HTTPException: 403, the caller may start none; 503, the last one failed just now.
+        BusyError: others wait for Label Studio already.
         LabelStudioError: there is no such project, or Label Studio does not say so in time.
     """
     under_way = services.queue.list(project_id, (QUEUED, RUNNING), limit=1, kinds=(SCORE, PUBLISH))
@@ -67,10 +69,9 @@ def _refuse_after_failure(job: Job | None) -> None:
 
 
 def _check_exists(settings: Settings, project_id: int) -> None:
-    key = settings.label_studio_api_key.get_secret_value()
     with (
         _one_of_few(),
-        Studio(settings.label_studio_url, key, timeout=_STUDIO_S, retries=0) as studio,
+        Studio.from_settings(settings, timeout=_STUDIO_S, retries=0) as studio,
     ):
         studio.project(project_id)
 
@@ -78,10 +79,8 @@ def _check_exists(settings: Settings, project_id: int) -> None:
 @contextmanager
 def _one_of_few() -> Iterator[None]:
     if not _asking.acquire(blocking=False):
-        raise HTTPException(
-            status.HTTP_503_SERVICE_UNAVAILABLE,
-            "Label Studio is slow to say which projects there are: ask again in a few seconds",
-            headers={"Retry-After": "5"},
+        raise BusyError(
+            "Label Studio is slow to say which projects there are: ask again in a few seconds"
         )
     try:
         yield

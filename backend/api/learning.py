@@ -94,7 +94,6 @@ def rounds(project_id: ProjectQuery, services: ServicesDep, caller: Reader) -> d
     """Show what each training gained, what pre-annotation saved, and whether to stop."""
     caller.check(project_id)
     settings = services.settings
-    key = settings.label_studio_api_key.get_secret_value()
     # Somebody waits, and holds a thread: whoever wants it tried again asks again.
-    with Studio(settings.label_studio_url, key, timeout=_LABEL_STUDIO_S, retries=0) as studio:
+    with Studio.from_settings(settings, timeout=_LABEL_STUDIO_S, retries=0) as studio:
         return report_rounds(settings, studio, services.store, project_id).as_json()

@@ -84,11 +84,8 @@ class Readiness:
     def _look_at_studio(self) -> Check:
         try:
             if self._studio is None:
-                self._studio = Studio(
-                    self._settings.label_studio_url,
-                    self._settings.label_studio_api_key.get_secret_value(),
-                    timeout=_STUDIO_TIMEOUT_SECONDS,
-                    retries=0,
+                self._studio = Studio.from_settings(
+                    self._settings, timeout=_STUDIO_TIMEOUT_SECONDS, retries=0
                 )
             self._studio.whoami()
         except HardestFirstError as error:

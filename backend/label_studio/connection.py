@@ -64,10 +64,12 @@ class Connection:
         )
 
     @classmethod
-    def from_settings(cls: type[Self], settings: Settings, *, timeout: float = 30.0) -> Self:
+    def from_settings(
+        cls: type[Self], settings: Settings, *, timeout: float = 30.0, retries: int = 2
+    ) -> Self:
         """The Label Studio that the settings name."""
         key = settings.label_studio_api_key.get_secret_value()
-        return cls(settings.label_studio_url, key, timeout=timeout)
+        return cls(settings.label_studio_url, key, timeout=timeout, retries=retries)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r}, {self.auth.kind} token)"

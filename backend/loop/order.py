@@ -108,9 +108,10 @@ class OrderMaker:
         pool = Pool(project_id, tasks, scorer.detector_version, scorer.encoder_name)
         ranked = self._ranker.rank(pool)
         self._pools.save(ranked)
+        placed = ranked.tasks()
         first = self._assignments.of(project_id).open(tasks)
-        rows = led_by(first, _rows(ranked.tasks()))
-        order = _in_places(ranked.tasks(), rows, first)
+        rows = led_by(first, _rows(placed))
+        order = _in_places(placed, rows, first)
         report = self._report(project, scoring, order, tasks, label_map)
         if publish:
             self._check_rankable(project, tasks, rows, scoring)

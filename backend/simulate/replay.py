@@ -1,7 +1,9 @@
 """One run of a replay: an arm, a seed, round after round of pick, reveal, train and evaluate.
 
 After each round the run is on disk: the record, the picks, and the weights that make the next
-picks. A run that is called again goes on after its last finished round.
+picks. A run that is called again goes on after its last finished round. A training whose images
+another arm of the same seed had in the same round is not made twice: it would end in the same
+weights.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from backend.detections import Detections
 from backend.embeddings import join_views, mean_direction
 from backend.errors import SimulationError
 from backend.loop.store import ScoreColumns
+from backend.simulate.analysis import FULL
 from backend.simulate.arms import (
     PoolView,
     crops_of,
@@ -27,7 +30,7 @@ from backend.simulate.arms import (
     spreads,
 )
 from backend.simulate.plan import initial_order
-from backend.simulate.records import RoundPoint, Run, read_run, run_path, write_run
+from backend.simulate.records import RoundPoint, Run, read_run, read_runs, run_path, write_run
 from backend.simulate.stage import Stage, image_name, observe
 from backend.training.disk import write_whole
 from backend.training.matching import Predictions, match_image
@@ -39,6 +42,8 @@ from backend.vision.models import Models
 
 # Seeds of trainings: another one each round, the same for all arms.
 _SEEDS_A_RUN = 1000
+
+_PICKS = "picks.json"
 
 
 def recorded(out: Path, arm: str, seed: int) -> Run:
@@ -89,9 +94,14 @@ class Replay:
             began = time.monotonic()
             before = sum(map(plan.steps_of, counts[:number]))
             labelled = self._labelled(number, counts)
-            weights = self._train(number, labelled, _after(before, on_steps))
-            quality = self._judge(weights)
-            point = self._point(labelled, quality, time.monotonic() - began)
+            point = self._twin(number, labelled)
+            if point is None:
+                weights = self._train(number, labelled, _after(before, on_steps))
+                quality = self._judge(weights)
+                point = self._point(labelled, quality, time.monotonic() - began)
+                if number == 0 and self._arm != FULL:
+                    weights.replace(self._first_weights)
+            on_steps(before + plan.steps_of(len(labelled)))
             record = Run(self._arm, self._seed, False, (*record.rounds, point))
             write_run(record, plan.out)
             shutil.rmtree(self._round_folder(number - 1), ignore_errors=True)
@@ -105,8 +115,8 @@ class Replay:
 
     def _labelled(self, number: int, counts: Sequence[int]) -> list[int]:
         """The places in the pool that are labelled in a round, in the order of picking."""
-        path = self._folder / "picks.json"
-        picks: list[int] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        path = self._folder / _PICKS
+        picks = _read_picks(self._folder)
         if number and len(picks) < counts[number - 1]:
             raise self._lost(path)
         if len(picks) < counts[number]:
@@ -131,8 +141,25 @@ class Replay:
         known = set(labelled)
         return [place for place in order if place not in known][:count]
 
+    def _twin(self, number: int, labelled: Sequence[int]) -> RoundPoint | None:
+        """What another arm of this seed measured in this round with the very same images."""
+        # An arm that asks the model needs the weights too: kept of the first round only.
+        if not (self._first_weights.exists() if number == 0 else self._fixed):
+            return None
+        for run in read_runs(self._stage.plan.out):
+            if run.seed == self._seed and len(run.rounds) > number:
+                picks = _read_picks(run_folder(self._stage.plan.out, run.arm, run.seed))
+                if set(picks[: run.rounds[number].labels]) == set(labelled):
+                    return run.rounds[number]
+        return None
+
+    @property
+    def _first_weights(self) -> Path:
+        """Of the first round, which all arms of a seed have in common."""
+        return self._stage.plan.out / "work" / f"first-s{self._seed}.pt"
+
     def _weights(self, number: int) -> Path:
-        path = self._round_folder(number) / "weights.pt"
+        path = self._round_folder(number) / "weights.pt" if number else self._first_weights
         if not path.exists():
             raise self._lost(path)
         return path
@@ -235,6 +262,13 @@ class Replay:
 def _after(before: int, on_steps: Callable[[int], None]) -> Callable[[int], None]:
     """`on_steps`, told of so many steps more."""
     return lambda steps: on_steps(before + steps)
+
+
+def _read_picks(folder: Path) -> list[int]:
+    """The places in the pool that a run has picked, in order; none where it has not begun."""
+    path = folder / _PICKS
+    picks: list[int] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return picks
 
 
 def run_folder(out: Path, arm: str, seed: int) -> Path:

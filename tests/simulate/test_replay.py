@@ -144,6 +144,19 @@ def test_an_interrupted_run_goes_on_to_the_same_end_and_a_broken_one_is_told(
     assert all((parameters(weights)[name] == value).all() for name, value in trained.items())
 
 
+def test_a_training_that_arms_have_in_common_is_made_once(tmp_path: Path) -> None:
+    write_set(tmp_path, pool=8, test=4)
+    stage = stage_of(tmp_path, arms=("random",))
+    assert replay(stage)[0] == []
+    more = stage_of(tmp_path, arms=("random", "random_deduplicated", "entropy"))
+    assert replay(more)[0] == []
+    found = records(more)
+    # The pool holds no near-duplicates: without them random is random. The time is of the first.
+    assert found["random_deduplicated"].rounds == found["random"].rounds
+    assert found["entropy"].rounds[0] == found["random"].rounds[0]
+    assert found["entropy"].rounds[1].seconds != found["random"].rounds[1].seconds
+
+
 def test_two_replays_in_one_folder_are_refused(tmp_path: Path) -> None:
     import fcntl
 

@@ -149,7 +149,7 @@ def test_class_scores_that_cannot_be_scored_are_refused(name, scores):
         ("top-k", 2, 0.6),
         ("top-k", 3, (0.8 + 0.4 + 0.3) / 3),
         ("top-k", 4, 0.4),
-        ("top-k", 9, 0.4),  # fewer boxes than k
+        ("top-k", 8, 1.6 / 8),  # the four that are missing count as certain
     ],
 )
 def test_aggregations_by_hand(aggregation, k, expected):
@@ -159,6 +159,7 @@ def test_aggregations_by_hand(aggregation, k, expected):
 def test_top_3_is_the_default():
     assert aggregate([1.0, 1.0, 1.0, 0.0]) == 1.0
     assert aggregate([1.0, 1.0, 0.0, 0.0]) == pytest.approx(2 / 3)
+    assert aggregate([1.0, 1.0]) == pytest.approx(2 / 3)
 
 
 def test_a_crowd_does_not_saturate_the_sum():
@@ -183,6 +184,13 @@ def test_aggregates_never_fall_when_a_box_gets_less_certain(values, aggregation,
     raised[at] = data.draw(st.floats(values[at], 1))
     before = aggregate(values, aggregation=aggregation, k=k)
     assert aggregate(raised, aggregation=aggregation, k=k) >= before
+
+
+@unhurried
+@given(utilities, unit, st.sampled_from(["max", "sum", "top-k"]))
+def test_a_further_box_never_makes_an_image_less_useful(values, further, aggregation):
+    grown = aggregate([*values, further], aggregation=aggregation)
+    assert grown >= aggregate(values, aggregation=aggregation)
 
 
 @unhurried
@@ -219,9 +227,10 @@ def test_an_image_by_hand():
 
 def test_an_empty_image_by_hand():
     scores = score_image(np.empty((0, 80)), peak_score=0.05, floor=0.1)
-    assert scores.lowest_confidence == pytest.approx(1 - 0.9 / 2)
-    assert scores.margin_sampling == pytest.approx(1 - 0.2 / 2)
-    assert scores.entropy == pytest.approx(1 - 0.4689955935892812 / 2)
+    # Half of a box at the floor, which itself is one of three.
+    assert scores.lowest_confidence == pytest.approx(1 - 0.9 / 6)
+    assert scores.margin_sampling == pytest.approx(1 - 0.2 / 6)
+    assert scores.entropy == pytest.approx(1 - 0.4689955935892812 / 6)
 
 
 @unhurried

@@ -116,7 +116,7 @@ class Replay:
     def _labelled(self, number: int, counts: Sequence[int]) -> list[int]:
         """The places in the pool that are labelled in a round, in the order of picking."""
         path = self._folder / _PICKS
-        picks = _read_picks(self._folder)
+        picks = read_picks(self._folder)
         if number and len(picks) < counts[number - 1]:
             raise self._lost(path)
         if len(picks) < counts[number]:
@@ -148,7 +148,7 @@ class Replay:
             return None
         for run in read_runs(self._stage.plan.out):
             if run.seed == self._seed and len(run.rounds) > number:
-                picks = _read_picks(run_folder(self._stage.plan.out, run.arm, run.seed))
+                picks = read_picks(run_folder(self._stage.plan.out, run.arm, run.seed))
                 if set(picks[: run.rounds[number].labels]) == set(labelled):
                     return run.rounds[number]
         return None
@@ -264,7 +264,7 @@ def _after(before: int, on_steps: Callable[[int], None]) -> Callable[[int], None
     return lambda steps: on_steps(before + steps)
 
 
-def _read_picks(folder: Path) -> list[int]:
+def read_picks(folder: Path) -> list[int]:
     """The places in the pool that a run has picked, in order; none where it has not begun."""
     path = folder / _PICKS
     picks: list[int] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []

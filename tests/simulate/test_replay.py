@@ -15,6 +15,8 @@ from backend.simulate.plan import ReplayPlan, initial_order
 from backend.simulate.records import Run, read_runs, write_run
 from backend.simulate.runner import run_all
 from backend.simulate.stage import Stage, prepare
+from backend.uncertainty import AGGREGATIONS
+from benchmarks.picks import measure
 from tests.simulate.yolo_set import write_set
 
 DETECTOR = Path(__file__).parents[2] / "demo" / "weights" / "detector.pt"
@@ -119,6 +121,17 @@ def test_a_finished_replay_returns_at_once(finished: Finished) -> None:
     before = {path: path.stat().st_mtime_ns for path in stage.plan.out.rglob("*")}
     assert replay(stage) == ([], [])
     assert {path: path.stat().st_mtime_ns for path in stage.plan.out.rglob("*")} == before
+
+
+def test_picks_of_each_side_are_counted(finished: Finished) -> None:
+    stage, _, _ = finished
+    found = measure(
+        stage.plan.out.parent / "data.yaml", stage.plan.out, arm="random", seed=0, picks=3
+    )
+    assert found["run"]["labels"] == 7
+    assert {name.partition(",")[0] for name in found["sides"]} > set(AGGREGATIONS)
+    for side in found["sides"].values():
+        assert 0 <= side["new_scenes"] <= 3 - side["empty"] <= side["boxes"]
 
 
 def test_an_interrupted_run_goes_on_to_the_same_end_and_a_broken_one_is_told(

@@ -21,7 +21,7 @@ demo: .venv/.installed .venv-label-studio/.installed  ## Show it: Label Studio, 
 	.venv/bin/python -m backend demo --rounds $(ROUNDS) $(if $(filter 0,$(WAIT)),--no-wait) $(if $(MODEL),--model "$(MODEL)") $(if $(IMAGES),--images "$(IMAGES)")
 
 test: .venv/.installed-dev .venv-label-studio/.installed  ## Run all tests, with the real Label Studio
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/.installed-dev  ## Check style and types
 	.venv/bin/ruff check .

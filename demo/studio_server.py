@@ -6,6 +6,7 @@ process id and by nothing else. No analytics, crash reports or version checks le
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import shutil
@@ -137,10 +138,18 @@ def running_studio(
 
 
 def free_port() -> int:
-    """A loopback port nobody listens on right now."""
+    """A loopback port that nobody listens on, and that nobody else is given for a minute.
+
+    The connection through it leaves it in TIME_WAIT: it is bound only by who asks for it by number.
+    """
     with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", 0))
+        probe.listen(1)
         port: int = probe.getsockname()[1]
+        # The side that closes first is the one that waits.
+        with socket.create_connection(("127.0.0.1", port)):
+            probe.accept()[0].close()
     return port
 
 
@@ -178,24 +187,31 @@ def _prepare_database(program: Path, data_dir: Path, environment: dict[str, str]
         return
     template = _template_path(program)
     if not template.exists():
-        with tempfile.TemporaryDirectory(prefix="hardest-first-migrate-") as scratch:
-            migrate = {**environment, "LABEL_STUDIO_BASE_DATA_DIR": scratch}
-            subprocess.run(
-                [str(program), "version", "--data-dir", scratch],
-                env=migrate,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=600,
-                check=False,
-            )
-            made = Path(scratch) / "label_studio.sqlite3"
-            if not made.exists():
-                return  # the server migrates for itself then, and says what is wrong
-            template.parent.mkdir(parents=True, exist_ok=True)
-            part = template.with_suffix(f".{os.getpid()}.part")
-            shutil.copyfile(made, part)
-            part.replace(template)
-    shutil.copyfile(template, database)
+        template.parent.mkdir(parents=True, exist_ok=True)
+        with template.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # who starts another server meanwhile waits for it
+            if not template.exists():
+                _migrate(program, template, environment)
+    if template.exists():
+        shutil.copyfile(template, database)
+
+
+def _migrate(program: Path, template: Path, environment: dict[str, str]) -> None:
+    with tempfile.TemporaryDirectory(prefix="hardest-first-migrate-") as scratch:
+        subprocess.run(
+            [str(program), "version", "--data-dir", scratch],
+            env={**environment, "LABEL_STUDIO_BASE_DATA_DIR": scratch},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=600,
+            check=False,
+        )
+        made = Path(scratch) / "label_studio.sqlite3"
+        if not made.exists():
+            return  # the server migrates for itself then, and says what is wrong
+        part = template.with_suffix(".part")
+        shutil.copyfile(made, part)
+        part.replace(template)
 
 
 def _template_path(program: Path) -> Path:

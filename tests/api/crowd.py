@@ -74,13 +74,17 @@ class FaultyStudio:
             def handle_error(self, *args: Any) -> None:
                 """A client that no longer waits for a slow answer is no error."""
 
-        self._make = lambda port: Server(("127.0.0.1", port), Handler)
-        self._server = self._make(0)
-        self._port = self._server.server_port
+        self._make = lambda port: Server(("127.0.0.1", port), Handler, bind_and_activate=False)
+        self._bind(0)
         self._start()
-        self.url = f"http://127.0.0.1:{self._port}"
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def _bind(self, port: int) -> None:
+        self._server = self._make(port)
+        self._server.server_bind()
 
     def _start(self) -> None:
+        self._server.server_activate()
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def close(self) -> None:
@@ -93,12 +97,12 @@ class FaultyStudio:
         self.fault = fault
         if fault == "away":
             self.close()
+            self._bind(self._server.server_port)  # without listening: the port stays ours
         try:
             yield
         finally:
             self.fault = "none"
             if fault == "away":
-                self._server = self._make(self._port)
                 self._start()
 
 

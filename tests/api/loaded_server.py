@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from backend.loop.pool import Pool, PoolRanker
 from backend.loop.pool_store import PoolStore
 from backend.loop.store import Publication, RankRow, Store
 from backend.settings import Settings, load_settings
+from demo.studio_server import free_port
 from tests.loop.conftest import CONFIG, MODELS, ROOT
 
 PROJECT = 1
@@ -69,9 +69,7 @@ def ask(http: httpx.Client, *tasks: int, note: str = "") -> httpx.Response:
 @contextmanager
 def serving(studio_url: str, home: Path) -> Iterator[Process]:
     """The server over a store in `home`, with project 1 scored by it, ranked and published."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = {
         **MODELS,
         "LABEL_STUDIO_URL": studio_url,

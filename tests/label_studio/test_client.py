@@ -45,7 +45,9 @@ def personal(**claims) -> str:
 
 
 @pytest.mark.parametrize(
-    ("key", "kind"), [("0123456789abcdef", "legacy"), ("a.b.c", "legacy"), (personal(), "personal")]
+    ("key", "kind"),
+    [("0123456789abcdef", "legacy"), ("a.b.c", "legacy"), (personal(), "personal")],
+    ids=["hex", "dots", "jwt"],
 )
 def test_kinds_of_token(key, kind):
     assert token_kind(key) == kind
@@ -60,6 +62,7 @@ def test_kinds_of_token(key, kind):
         (jwt(token_type="access", exp=time.time() + 99), "five minutes"),
         (personal().rsplit(".", 1)[0], "lacks its signature"),
     ],
+    ids=["empty", "blank", "expired", "access", "unsigned"],
 )
 def test_tokens_that_cannot_work_are_told_at_once(key, message):
     with pytest.raises(AccessError, match=message) as caught:

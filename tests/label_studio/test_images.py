@@ -19,6 +19,7 @@ from backend.label_studio.auth import TokenAuth
 from backend.label_studio.image_cache import ImageCache
 from backend.label_studio.images import ImageSource
 from backend.label_studio.records import TaskRef
+from demo.studio_server import free_port
 from tests.label_studio.conftest import reply
 
 PNG = base64.b64decode(
@@ -387,9 +388,7 @@ def test_many_writers_stay_within_the_limit_and_read_whole_entries(tmp_path):
 
 
 def test_label_studio_that_is_down_stops_the_run_instead_of_failing_every_image():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    url = f"http://127.0.0.1:{free_port()}"
     with contextlib.closing(ImageSource(url, TokenAuth(url, "legacy"), retries=1)) as source:
         with pytest.raises(UnreachableError, match="start it, or correct LABEL_STUDIO_URL"):
             source.fetch("/data/upload/1/a.jpg")

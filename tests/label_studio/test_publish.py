@@ -379,6 +379,7 @@ def test_sampling_changed_by_hand_is_left_alone(studio, make_project, owner):
         ([RankedTask(1), RankedTask(1)], fresh_version(), "Task 1 is ranked twice"),
         ([RankedTask(1)], "hf-mine", "fresh_version"),
     ],
+    ids=["nothing", "twice", "stale"],
 )
 def test_impossible_orders_are_refused_before_any_call(items, version, message):
     with pytest.raises(PublishError, match=message):

@@ -86,7 +86,7 @@ def read_run(path: Path) -> Run:
         StoreError: there is no such file, it is damaged, or it is the record of another run.
     """
     try:
-        run = _run(json.loads(path.read_text(encoding="utf-8")))
+        run = parse_run(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise StoreError(f"The record {path} cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -106,7 +106,12 @@ def read_runs(out: Path) -> list[Run]:
     return sorted(runs, key=lambda run: (run.arm, run.seed))
 
 
-def _run(data: Mapping[str, Any]) -> Run:
+def parse_run(data: Mapping[str, Any]) -> Run:
+    """The run that `Run.as_json` made plain.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it is no run.
+    """
     run = Run(
         arm=str(data["arm"]),
         seed=int(data["seed"]),

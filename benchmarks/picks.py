@@ -20,19 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from backend.embeddings import join_views, mean_direction
-from backend.errors import HardestFirstError
+from backend.embeddings import mean_direction
+from backend.errors import HardestFirstError, SimulationError
 from backend.loop.scoring import CROPS
-from backend.loop.store import ScoreColumns
 from backend.settings import load_settings
 from backend.simulate.arms import PoolView, order_by_model
 from backend.simulate.datasets import ReplayData, read_data
 from backend.simulate.plan import ReplayPlan
-from backend.simulate.replay import read_picks, recorded, run_folder
+from backend.simulate.replay import read_picks, recorded, run_folder, score_columns
 from backend.simulate.stage import Stage, observe
-from backend.uncertainty import AGGREGATIONS, MEASURES, ImageScores, score_image
+from backend.uncertainty import AGGREGATIONS, ImageScores, score_image
 from backend.vision.decoder import DecoderOptions
 from backend.vision.models import Models, Observation
 from benchmarks.machine import machine, progress
@@ -58,16 +56,24 @@ def measure(data_yaml: Path, out: Path, *, arm: str, seed: int, picks: int) -> d
     plan = ReplayPlan(out, out / "base.pt", (arm,), seed + 1, 1, 1, 1, 32, 1)
     stage = Stage(plan, data, settings)
     rounds = recorded(out, arm, seed).rounds
+    if not rounds:
+        raise SimulationError(f"{out} holds no round of {arm}, seed {seed}: replay it first")
     folder = run_folder(out, arm, seed)
     labelled = read_picks(folder)[: rounds[-1].labels]
     seen = _look(stage, folder / f"round-{len(rounds) - 1:02d}" / "weights.pt")
     still_open = [place for place in range(len(data.pool)) if place not in set(labelled)]
-    rows = _rows(stage, seen)
+    rows = stage.joined(
+        {
+            str(place): mean_direction(one.object_embeddings)
+            for place, one in enumerate(seen)
+            if len(one.object_embeddings)
+        }
+    )
     sides = {}
     for aggregation in (*AGGREGATIONS, _FORMER):
         scores = [_score(seen[place], aggregation) for place in still_open]
         shown = np.zeros(len(still_open), dtype=np.intp)
-        view = PoolView(_columns(still_open, scores), shown, rows[still_open], rows[labelled])
+        view = PoolView(score_columns(still_open, scores), shown, rows[still_open], rows[labelled])
         for strategy in ("combined", ARM):
             order = order_by_model(strategy, view, settings, picks=picks)
             sides[f"{aggregation}, {strategy}"] = _count(data, labelled, order[:picks])
@@ -91,16 +97,6 @@ def _look(stage: Stage, weights: Path) -> list[Observation]:
     return seen
 
 
-def _rows(stage: Stage, seen: Iterable[Observation]) -> NDArray[np.float32]:
-    images = {str(place): row for place, row in enumerate(stage.embeddings())}
-    crops = {
-        str(place): mean_direction(one.object_embeddings)
-        for place, one in enumerate(seen)
-        if len(one.object_embeddings)
-    }
-    return join_views(images, crops, list(images), whitened=True)
-
-
 def _score(seen: Observation, aggregation: str) -> ImageScores:
     found = seen.detections
     floor, k = DecoderOptions().floor, 3
@@ -113,11 +109,6 @@ def _score(seen: Observation, aggregation: str) -> ImageScores:
         aggregation=aggregation,
         k=k,
     )
-
-
-def _columns(places: Sequence[int], scores: Sequence[ImageScores]) -> ScoreColumns:
-    by_measure = {name: np.array([getattr(s, name) for s in scores]) for name in MEASURES}
-    return ScoreColumns(np.array(places), tuple(map(str, places)), **by_measure)
 
 
 def _count(data: ReplayData, labelled: Sequence[int], picks: Sequence[int]) -> Mapping[str, int]:

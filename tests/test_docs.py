@@ -20,13 +20,14 @@ README = (ROOT / "README.md").read_text()
 API = (ROOT / "docs" / "api.md").read_text()
 
 
+def cells(line: str) -> list[str]:
+    """The cells of a table row."""
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
 def table_rows(document: str) -> dict[str, list[str]]:
     """First cell, without backticks -> all cells, of every table row of a Markdown document."""
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in document.splitlines()
-        if line.startswith("| `")
-    ]
+    rows = [cells(line) for line in document.splitlines() if line.startswith("| `")]
     return {row[0].strip("`"): row for row in rows}
 
 

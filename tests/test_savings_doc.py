@@ -10,15 +10,11 @@ import pytest
 from backend.simulate.analysis import analyse
 from backend.simulate.records import parse_run
 from backend.simulate.report import Facts, as_markdown
-from tests.test_docs import README, ROOT
+from tests.test_docs import README, ROOT, cells
 
 RESULTS = ROOT / "benchmarks" / "results"
 SAVINGS = (ROOT / "docs" / "savings.md").read_text()
 POOLS = sorted(folder.name for folder in RESULTS.iterdir() if folder.is_dir())
-
-
-def cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
 def at_90_percent(pool: str) -> dict[str, list[str]]:

@@ -15,10 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backend.detections import Detections
-from backend.embeddings import join_views, mean_direction
+from backend.embeddings import mean_direction
 from backend.errors import SimulationError
 from backend.loop.store import ScoreColumns
 from backend.simulate.analysis import FULL
@@ -75,7 +74,7 @@ class Replay:
         self._threads = threads
         self._permutation = initial_order(seed, len(stage.data.pool))
         self._folder = run_folder(stage.plan.out, arm, seed)
-        self._fixed = fixed_order(arm, self._permutation, self._joined({}), stage.settings)
+        self._fixed = fixed_order(arm, self._permutation, stage.joined({}), stage.settings)
 
     def run(self, on_steps: Callable[[int], None]) -> Run:
         """Make the rounds that are missing.
@@ -187,18 +186,12 @@ class Replay:
             shown.append(len(found.above(self._stage.settings.model_score_threshold)))
             if len(seen.object_embeddings):
                 objects[str(place)] = mean_direction(seen.object_embeddings)
-        columns = _columns(open_places, scores[: len(open_places)])
+        columns = score_columns(open_places, scores[: len(open_places)])
         counted = np.array(shown[: len(open_places)], dtype=np.intp)
         if not spreads(self._arm):
             return PoolView(columns, counted)
-        rows = self._joined(objects)
+        rows = self._stage.joined(objects)
         return PoolView(columns, counted, rows[open_places], rows[list(labelled)])
-
-    def _joined(self, objects: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-        """(P, 2 D) the rows that images are compared by."""
-        images = {str(place): row for place, row in enumerate(self._stage.embeddings())}
-        whitened = self._stage.settings.encoder == "detector"
-        return join_views(images, objects, list(images), whitened=whitened)
 
     def _train(self, number: int, labelled: Sequence[int], on_step: Callable[[int], None]) -> Path:
         from backend.training.process import train_here
@@ -276,7 +269,8 @@ def run_folder(out: Path, arm: str, seed: int) -> Path:
     return out / "work" / f"{arm}-s{seed}"
 
 
-def _columns(places: Sequence[int], scores: Sequence[ImageScores]) -> ScoreColumns:
+def score_columns(places: Sequence[int], scores: Sequence[ImageScores]) -> ScoreColumns:
+    """The scores of images, told by their places in the pool."""
     return ScoreColumns(
         task_ids=np.array(places, dtype=np.int64),
         image_hashes=tuple(map(str, places)),

@@ -5,13 +5,14 @@ Made once per replay, kept in its folder, and read by the processes of all runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.embeddings import join_views
 from backend.errors import HardestFirstError, SimulationError
 from backend.settings import Settings
 from backend.simulate.datasets import LabelledImage, ReplayData
@@ -58,6 +59,12 @@ class Stage:
         """The content of `embeddings_file`."""
         rows: NDArray[np.float32] = np.load(self.embeddings_file)
         return rows
+
+    def joined(self, objects: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        """(P, 2 D) the rows that images are compared by; `objects`: place to mean direction."""
+        images = {str(place): row for place, row in enumerate(self.embeddings())}
+        whitened = self.settings.encoder == "detector"
+        return join_views(images, objects, list(images), whitened=whitened)
 
     def encoder(self, device: str) -> Encoder:
         """What embeds images and objects, the same in all rounds.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
 from backend.errors import HardestFirstError
 from backend.label_studio.client import Studio
@@ -19,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 # Label Studio calls /setup in the middle of connecting; it is done by then.
 _DELAY_SECONDS = 3.0
+# A Label Studio that hangs is not waited for longer than this when the server ends.
+_GRACE_SECONDS = 10.0
 
 
 class OrderKeeper:
@@ -30,12 +33,13 @@ class OrderKeeper:
         self._delay = delay
         self._lock = threading.Lock()
         self._waiting: dict[int, threading.Timer] = {}
-        self._looked_at: set[int] = set()
+        self._looked_at: dict[int, threading.Thread] = {}
+        self._is_stopped = False
 
     def look_soon(self, project_id: int) -> None:
         """Look after a moment; asking again within it changes nothing."""
         with self._lock:
-            if project_id in self._waiting:
+            if self._is_stopped or project_id in self._waiting:
                 return
             timer = threading.Timer(self._delay, self._look_and_log, [project_id])
             timer.daemon = True
@@ -43,17 +47,25 @@ class OrderKeeper:
             timer.start()
 
     def stop(self) -> None:
-        """Forget what was asked for."""
+        """Forget what was asked for, and let the looks under way end: they read the store."""
         with self._lock:
+            self._is_stopped = True
             for timer in self._waiting.values():
                 timer.cancel()
             self._waiting.clear()
+            looks = list(self._looked_at.values())
+        until = time.monotonic() + _GRACE_SECONDS
+        for look in looks:
+            look.join(max(until - time.monotonic(), 0.0))
 
     def _look_and_log(self, project_id: int) -> None:
         with self._lock:
             self._waiting.pop(project_id, None)
+            if self._is_stopped:
+                return
             is_looked_at = project_id in self._looked_at
-            self._looked_at.add(project_id)
+            if not is_looked_at:
+                self._looked_at[project_id] = threading.current_thread()
         if is_looked_at:
             # Label Studio is slow: another thread would not make it faster.
             self.look_soon(project_id)
@@ -64,7 +76,7 @@ class OrderKeeper:
             logger.warning("project %s: the order could not be checked: %s", project_id, error)
         finally:
             with self._lock:
-                self._looked_at.discard(project_id)
+                del self._looked_at[project_id]
 
     def _look(self, project_id: int) -> None:
         live = self._store.publication(project_id)

@@ -242,3 +242,29 @@ def test_a_slow_label_studio_is_looked_at_once_at_a_time_and_again_for_who_came_
     assert looks == [SCORED, SCORED]
     keeper.stop()
     store.close()
+
+
+def test_a_look_under_way_ends_before_the_server_does_and_none_follows(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def look(_studio: Any, _project_id: int, _version: str) -> bool:
+        begun.set()
+        time.sleep(0.3)
+        ended.set()
+        return True
+
+    monkeypatch.setattr(repair, "restore_order", look)
+    store = Store.from_settings(settings)
+    keeper = repair.OrderKeeper(settings, store, delay=0.02)
+    keeper.look_soon(SCORED)
+    assert begun.wait(30)
+    keeper.look_soon(SCORED)
+    keeper.stop()
+    assert ended.is_set()
+    ended.clear()
+    keeper.look_soon(SCORED)
+    time.sleep(0.6)
+    assert not ended.is_set()
+    store.close()

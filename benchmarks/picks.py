@@ -5,9 +5,10 @@ model that a replay (OUT, by `python -m backend simulate`) has left, at the imag
 labelled then, and counts what the next picks of each side hold. All sides pick from the very same
 detections. It prints JSON.
 
-Sides are an aggregation and what it aggregates, each with the spread of the default strategy.
-`top-k of those there` is what `top-k` was before: the mean of three boxes, or of fewer where there
-are fewer.
+A side is a way to score an image, in the order of its scores alone (`combined`) and with the spread
+of the default strategy. Besides the aggregations there are `top-k of those there`, which is what
+`top-k` was before: the mean of three boxes, or of fewer where there are fewer; and `top-k, classes
+to the power A`, where a box counts the more, the fewer boxes of its class are labelled.
 """
 
 from __future__ import annotations
@@ -15,28 +16,41 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from backend.detections import Detections
 from backend.embeddings import mean_direction
 from backend.errors import HardestFirstError, SimulationError
 from backend.loop.scoring import CROPS
 from backend.settings import load_settings
+from backend.simulate.analysis import rare_classes
 from backend.simulate.arms import PoolView, order_by_model
-from backend.simulate.datasets import ReplayData, read_data
+from backend.simulate.datasets import LabelledImage, ReplayData, read_data
 from backend.simulate.plan import ReplayPlan
+from backend.simulate.records import read_runs
 from backend.simulate.replay import read_picks, recorded, run_folder, score_columns
 from backend.simulate.stage import Stage, observe
-from backend.uncertainty import AGGREGATIONS, ImageScores, score_image
+from backend.uncertainty import (
+    AGGREGATIONS,
+    MEASURES,
+    ImageScores,
+    aggregate,
+    flip,
+    score_image,
+)
 from backend.vision.decoder import DecoderOptions
 from backend.vision.models import Models, Observation
 from benchmarks.machine import machine, progress
 
 ARM = "diverse_uncertainty"
-_FORMER = "top-k of those there"
+_CLASS_POWERS = (0.25, 0.5, 1.0)
+
+Scoring = Callable[[Detections], ImageScores]
 
 
 def measure(data_yaml: Path, out: Path, *, arm: str, seed: int, picks: int) -> dict[str, Any]:
@@ -61,6 +75,8 @@ def measure(data_yaml: Path, out: Path, *, arm: str, seed: int, picks: int) -> d
     folder = run_folder(out, arm, seed)
     labelled = read_picks(folder)[: rounds[-1].labels]
     seen = _look(stage, folder / f"round-{len(rounds) - 1:02d}" / "weights.pt")
+    labelled_images = [data.pool[place] for place in labelled]
+    rare = rare_classes(read_runs(out), data.boxes_by_class())
     still_open = [place for place in range(len(data.pool)) if place not in set(labelled)]
     rows = stage.joined(
         {
@@ -70,13 +86,13 @@ def measure(data_yaml: Path, out: Path, *, arm: str, seed: int, picks: int) -> d
         }
     )
     sides = {}
-    for aggregation in (*AGGREGATIONS, _FORMER):
-        scores = [_score(seen[place], aggregation) for place in still_open]
+    for side, score in _scorings(_labelled_boxes(labelled_images, len(data.class_names))).items():
+        scores = [score(seen[place].detections) for place in still_open]
         shown = np.zeros(len(still_open), dtype=np.intp)
         view = PoolView(score_columns(still_open, scores), shown, rows[still_open], rows[labelled])
         for strategy in ("combined", ARM):
             order = order_by_model(strategy, view, settings, picks=picks)
-            sides[f"{aggregation}, {strategy}"] = _count(data, labelled, order[:picks])
+            sides[f"{side}, {strategy}"] = _count(data, labelled, order[:picks], rare)
     return {
         **machine(),
         "run": {"arm": arm, "seed": seed, "labels": len(labelled), "map50": rounds[-1].map50},
@@ -97,32 +113,65 @@ def _look(stage: Stage, weights: Path) -> list[Observation]:
     return seen
 
 
-def _score(seen: Observation, aggregation: str) -> ImageScores:
-    found = seen.detections
+def _scorings(labelled_boxes: NDArray[np.intp]) -> dict[str, Scoring]:
+    """Every way to score an image, by name; `labelled_boxes`: (C,) by class."""
     floor, k = DecoderOptions().floor, 3
-    if aggregation == _FORMER:
-        aggregation, k = "top-k", min(k, max(1, len(found)))
-    return score_image(
-        found.class_scores,
-        peak_score=found.peak_score,
-        floor=floor,
-        aggregation=aggregation,
-        k=k,
-    )
+
+    def scoring(aggregation: str, power: float = 0.0, *, of_those_there: bool = False) -> Scoring:
+        weights = ((labelled_boxes.min() + 1) / (labelled_boxes + 1)) ** power
+
+        def score(found: Detections) -> ImageScores:
+            counted = min(k, max(1, len(found))) if of_those_there else k
+            if not power or not len(found):
+                return score_image(
+                    found.class_scores,
+                    peak_score=found.peak_score,
+                    floor=floor,
+                    aggregation=aggregation,
+                    k=counted,
+                )
+            rows = found.class_scores
+            share = rows @ weights / rows.sum(axis=1)
+            utilities = {
+                name: aggregate(utility(rows) * share, aggregation=aggregation, k=counted)
+                for name, utility in MEASURES.items()
+            }
+            return ImageScores(**{name: flip(utility) for name, utility in utilities.items()})
+
+        return score
+
+    return {
+        **{name: scoring(name) for name in AGGREGATIONS},
+        "top-k of those there": scoring("top-k", of_those_there=True),
+        **{f"top-k, classes to the power {p}": scoring("top-k", p) for p in _CLASS_POWERS},
+    }
 
 
-def _count(data: ReplayData, labelled: Sequence[int], picks: Sequence[int]) -> Mapping[str, int]:
-    """How many picks are empty, and how many scenes with objects they add to those labelled."""
+def _labelled_boxes(images: Sequence[LabelledImage], classes: int) -> NDArray[np.intp]:
+    """(C,) how many boxes of each class there are."""
+    counts = np.zeros(classes, dtype=np.intp)
+    for image in images:
+        counts += np.bincount(image.truth.class_ids, minlength=classes)
+    return counts
+
+
+def _count(
+    data: ReplayData, labelled: Sequence[int], picks: Sequence[int], rare: Sequence[str]
+) -> Mapping[str, int]:
+    """How many picks are empty, how many scenes with objects they add to those labelled, and how
+    many boxes, some of them of `rare` classes."""
 
     def scenes(places: Iterable[int]) -> set[str]:
         filled = (data.pool[place] for place in places if len(data.pool[place].truth))
         # Names of one sequence begin alike: see `pools`. A scene of its own has no such ending.
         return {image.path.stem.partition("-")[0] for image in filled}
 
+    boxes = _labelled_boxes([data.pool[place] for place in picks], len(data.class_names))
     return {
         "empty": sum(not len(data.pool[place].truth) for place in picks),
         "new_scenes": len(scenes(picks) - scenes(labelled)),
-        "boxes": sum(len(data.pool[place].truth) for place in picks),
+        "boxes": int(boxes.sum()),
+        "rare_boxes": sum(int(boxes[data.class_names.index(name)]) for name in rare),
     }
 
 

@@ -22,6 +22,7 @@ from backend.simulate.analysis import FULL, RANDOM
 
 __all__ = [
     "ARMS",
+    "DEFAULT",
     "PoolView",
     "check_arms",
     "crops_of",
@@ -30,18 +31,18 @@ __all__ = [
     "spreads",
 ]
 
-_DEFAULT = "diverse_uncertainty"
+DEFAULT = RankOptions().strategy
 
 ARMS: dict[str, str] = {
     RANDOM: STRATEGIES[RANDOM],
     "random_deduplicated": "random, but near-duplicates of what came before come last",
     "most_boxes": "most boxes shown first: good per image, bad per box",
     **{name: told for name, told in STRATEGIES.items() if name != RANDOM},
-    "no_groups": f"{_DEFAULT} without groups of near-duplicates",
-    "no_crops": f"{_DEFAULT} on embeddings of whole images only",
+    "no_groups": f"{DEFAULT} without groups of near-duplicates",
+    "no_crops": f"{DEFAULT} on embeddings of whole images only",
 }
 
-_STRATEGY_OF = {"no_groups": _DEFAULT, "no_crops": _DEFAULT}
+_STRATEGY_OF = {"no_groups": DEFAULT, "no_crops": DEFAULT}
 
 
 @dataclass(frozen=True, eq=False)

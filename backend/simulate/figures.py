@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from backend.simulate.analysis import RANDOM, TARGETS, Analysis, TargetResult, learning_curves
+from backend.simulate.arms import DEFAULT
 from backend.simulate.records import Run
 from backend.simulate.savings import Curve, Saving
 from backend.training.disk import write_whole
@@ -38,7 +39,8 @@ def draw_curves(runs: Sequence[Run], analysis: Analysis, path: Path) -> None:
     """mAP50 over cost, one line an arm: the mean over its seeds, in a band from lowest to highest.
 
     The cost axis is logarithmic, so that a saving of 2x is the same step everywhere. Only random
-    and the best arm (by area) have their band filled: ten bands would hide the lines.
+    and the default, or where it was not replayed the best arm (by area), have their band filled
+    and lie on top: ten bands would hide the lines.
 
     Args:
         runs: the records; unfinished ones are left out.
@@ -53,14 +55,16 @@ def draw_curves(runs: Sequence[Run], analysis: Analysis, path: Path) -> None:
     curves = learning_curves(runs, analysis.cost)
     styles = _styles(analysis)
     name, unit = _UNITS[analysis.cost]
-    for place, result in enumerate(analysis.arms):
+    arms = [result.arm for result in analysis.arms]
+    told = DEFAULT if DEFAULT in arms else next((arm for arm in arms if arm != RANDOM), RANDOM)
+    for result in analysis.arms:
         _draw_arm(
             axes,
             list(curves[result.arm].values()),
             label=result.arm,
             unit=unit,
             style=styles[result.arm],
-            stressed=place < 2,
+            stressed=result.arm in (RANDOM, told),
         )
     axes.axhline(analysis.full_map50, color=_INK, linewidth=1, linestyle="--")
     axes.annotate(
@@ -74,7 +78,9 @@ def draw_curves(runs: Sequence[Run], analysis: Analysis, path: Path) -> None:
         color=_INK,
     )
     _log_axis(axes)
-    axes.set_ylim(0, min(1, max(axes.get_ylim()[1], analysis.full_map50 * 1.08)))
+    low, high = axes.get_ylim()
+    # From 0, the curves of a pool that is learned early would lie on each other.
+    axes.set_ylim(max(0, math.floor(low * 10) / 10), min(1, max(high, analysis.full_map50 * 1.08)))
     axes.set_xlabel(name)
     axes.set_ylabel("mAP50 on the test set")
     axes.set_title("Learning curves (line: mean; band: all seeds)", fontsize=10)

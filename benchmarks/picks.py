@@ -17,6 +17,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ from benchmarks.machine import machine, progress
 
 ARM = "diverse_uncertainty"
 _CLASS_POWERS = (0.25, 0.5, 1.0)
+_K = 3  # boxes that top-k looks at
 
 Scoring = Callable[[Detections], ImageScores]
 
@@ -77,7 +79,7 @@ def measure(data_yaml: Path, out: Path, *, arm: str, seed: int, picks: int) -> d
     seen = _look(stage, folder / f"round-{len(rounds) - 1:02d}" / "weights.pt")
     labelled_images = [data.pool[place] for place in labelled]
     rare = rare_classes(read_runs(out), data.boxes_by_class())
-    still_open = [place for place in range(len(data.pool)) if place not in set(labelled)]
+    still_open = sorted(set(range(len(data.pool))) - set(labelled))
     rows = stage.joined(
         {
             str(place): mean_direction(one.object_embeddings)
@@ -115,36 +117,34 @@ def _look(stage: Stage, weights: Path) -> list[Observation]:
 
 def _scorings(labelled_boxes: NDArray[np.intp]) -> dict[str, Scoring]:
     """Every way to score an image, by name; `labelled_boxes`: (C,) by class."""
-    floor, k = DecoderOptions().floor, 3
-
-    def scoring(aggregation: str, power: float = 0.0, *, of_those_there: bool = False) -> Scoring:
-        weights = ((labelled_boxes.min() + 1) / (labelled_boxes + 1)) ** power
-
-        def score(found: Detections) -> ImageScores:
-            counted = min(k, max(1, len(found))) if of_those_there else k
-            if not power or not len(found):
-                return score_image(
-                    found.class_scores,
-                    peak_score=found.peak_score,
-                    floor=floor,
-                    aggregation=aggregation,
-                    k=counted,
-                )
-            rows = found.class_scores
-            share = rows @ weights / rows.sum(axis=1)
-            utilities = {
-                name: aggregate(utility(rows) * share, aggregation=aggregation, k=counted)
-                for name, utility in MEASURES.items()
-            }
-            return ImageScores(**{name: flip(utility) for name, utility in utilities.items()})
-
-        return score
-
+    ratios = (labelled_boxes.min() + 1) / (labelled_boxes + 1)
     return {
-        **{name: scoring(name) for name in AGGREGATIONS},
-        "top-k of those there": scoring("top-k", of_those_there=True),
-        **{f"top-k, classes to the power {p}": scoring("top-k", p) for p in _CLASS_POWERS},
+        **{name: partial(_score, aggregation=name) for name in AGGREGATIONS},
+        "top-k of those there": lambda found: _score(found, k=min(_K, max(1, len(found)))),
+        **{
+            f"top-k, classes to the power {power}": partial(_score_by_class, weights=ratios**power)
+            for power in _CLASS_POWERS
+        },
     }
+
+
+def _score(found: Detections, *, aggregation: str = "top-k", k: int = _K) -> ImageScores:
+    return score_image(
+        found.class_scores,
+        peak_score=found.peak_score,
+        floor=DecoderOptions().floor,
+        aggregation=aggregation,
+        k=k,
+    )
+
+
+def _score_by_class(found: Detections, *, weights: NDArray[np.float64]) -> ImageScores:
+    if not len(found):
+        return _score(found)
+    rows = found.class_scores
+    share = rows @ weights / rows.sum(axis=1)
+    utilities = {name: aggregate(of(rows) * share, k=_K) for name, of in MEASURES.items()}
+    return ImageScores(**{name: flip(utility) for name, utility in utilities.items()})
 
 
 def _labelled_boxes(images: Sequence[LabelledImage], classes: int) -> NDArray[np.intp]:

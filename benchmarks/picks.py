@@ -30,8 +30,8 @@ from backend.errors import HardestFirstError, SimulationError
 from backend.loop.scoring import CROPS
 from backend.settings import load_settings
 from backend.simulate.analysis import rare_classes
-from backend.simulate.arms import PoolView, order_by_model
-from backend.simulate.datasets import LabelledImage, ReplayData, read_data
+from backend.simulate.arms import DEFAULT, PoolView, order_by_model
+from backend.simulate.datasets import ReplayData, class_counts, read_data
 from backend.simulate.plan import ReplayPlan
 from backend.simulate.records import read_runs
 from backend.simulate.replay import read_picks, recorded, run_folder, score_columns
@@ -48,7 +48,6 @@ from backend.vision.decoder import DecoderOptions
 from backend.vision.models import Models, Observation
 from benchmarks.machine import machine, progress
 
-ARM = "diverse_uncertainty"
 _CLASS_POWERS = (0.25, 0.5, 1.0)
 _K = 3  # boxes that top-k looks at
 
@@ -77,7 +76,8 @@ def measure(data_yaml: Path, out: Path, *, arm: str, seed: int, picks: int) -> d
     folder = run_folder(out, arm, seed)
     labelled = read_picks(folder)[: rounds[-1].labels]
     seen = _look(stage, folder / f"round-{len(rounds) - 1:02d}" / "weights.pt")
-    labelled_images = [data.pool[place] for place in labelled]
+    counts = class_counts(data.pool[place] for place in labelled)
+    boxes = np.array([counts[index] for index in range(len(data.class_names))], dtype=np.intp)
     rare = rare_classes(read_runs(out), data.boxes_by_class())
     still_open = sorted(set(range(len(data.pool))) - set(labelled))
     rows = stage.joined(
@@ -88,11 +88,11 @@ def measure(data_yaml: Path, out: Path, *, arm: str, seed: int, picks: int) -> d
         }
     )
     sides = {}
-    for side, score in _scorings(_labelled_boxes(labelled_images, len(data.class_names))).items():
+    for side, score in _scorings(boxes).items():
         scores = [score(seen[place].detections) for place in still_open]
         shown = np.zeros(len(still_open), dtype=np.intp)
         view = PoolView(score_columns(still_open, scores), shown, rows[still_open], rows[labelled])
-        for strategy in ("combined", ARM):
+        for strategy in ("combined", DEFAULT):
             order = order_by_model(strategy, view, settings, picks=picks)
             sides[f"{side}, {strategy}"] = _count(data, labelled, order[:picks], rare)
     return {
@@ -147,14 +147,6 @@ def _score_by_class(found: Detections, *, weights: NDArray[np.float64]) -> Image
     return ImageScores(**{name: flip(utility) for name, utility in utilities.items()})
 
 
-def _labelled_boxes(images: Sequence[LabelledImage], classes: int) -> NDArray[np.intp]:
-    """(C,) how many boxes of each class there are."""
-    counts = np.zeros(classes, dtype=np.intp)
-    for image in images:
-        counts += np.bincount(image.truth.class_ids, minlength=classes)
-    return counts
-
-
 def _count(
     data: ReplayData, labelled: Sequence[int], picks: Sequence[int], rare: Sequence[str]
 ) -> Mapping[str, int]:
@@ -166,12 +158,12 @@ def _count(
         # Names of one sequence begin alike: see `pools`. A scene of its own has no such ending.
         return {image.path.stem.partition("-")[0] for image in filled}
 
-    boxes = _labelled_boxes([data.pool[place] for place in picks], len(data.class_names))
+    boxes = class_counts(data.pool[place] for place in picks)
     return {
         "empty": sum(not len(data.pool[place].truth) for place in picks),
         "new_scenes": len(scenes(picks) - scenes(labelled)),
-        "boxes": int(boxes.sum()),
-        "rare_boxes": sum(int(boxes[data.class_names.index(name)]) for name in rare),
+        "boxes": boxes.total(),
+        "rare_boxes": sum(boxes[data.class_names.index(name)] for name in rare),
     }
 
 
@@ -180,7 +172,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.picks", description=__doc__)
     parser.add_argument("data_yaml", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--arm", default=ARM)
+    parser.add_argument("--arm", default=DEFAULT)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--picks", type=int, default=36)
     chosen = parser.parse_args(arguments)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ class ReplayData:
 
     def boxes_by_class(self) -> dict[str, int]:
         """Class name -> how many boxes the pool has of it."""
-        counts = _class_counts(self.pool)
+        counts = class_counts(self.pool)
         return {name: counts[index] for index, name in enumerate(self.class_names)}
 
 
@@ -286,7 +286,7 @@ def _checked(data: ReplayData) -> ReplayData:
     """
     if len(data.pool) < 2:
         raise SimulationError(f"the pool has {len(data.pool)} images: there is nothing to choose")
-    in_pool, in_test = _class_counts(data.pool), _class_counts(data.test)
+    in_pool, in_test = class_counts(data.pool), class_counts(data.test)
     for what, counts in (("pool", in_pool), ("test set", in_test)):
         if not counts:
             raise SimulationError(
@@ -301,7 +301,8 @@ def _checked(data: ReplayData) -> ReplayData:
     return ReplayData(data.name, data.class_names, data.pool, data.test, tuple(notes))
 
 
-def _class_counts(images: Sequence[LabelledImage]) -> Counter[int]:
+def class_counts(images: Iterable[LabelledImage]) -> Counter[int]:
+    """Index of a class -> how many boxes the images have of it."""
     return Counter(index for image in images for index in image.truth.class_ids.tolist())
 
 

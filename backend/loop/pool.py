@@ -6,7 +6,7 @@ Reads the store only: no model runs, nothing is fetched.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 
 import numpy as np
@@ -18,12 +18,11 @@ from backend.label_studio.records import TaskRef
 from backend.loop.answer_store import AnswerStore
 from backend.loop.random_share import is_random_pick
 from backend.loop.ranked_pool import RankedPool, Standing
-from backend.loop.ranking import RankOptions, is_whitened, load_embeddings, public_scores
+from backend.loop.ranking import RankOptions, is_whitened, load_embeddings, utilities
 from backend.loop.scoring import crop_view
 from backend.loop.store import ScoreColumns, Store
 from backend.metrics import timed
 from backend.settings import Settings
-from backend.uncertainty import flip
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ class PoolRanker:
             # Also where the strategy does not spread: another one may be asked for.
             represents = find_representatives(
                 embeddings[ranked],
-                flip(public_scores(columns, replace(options, strategy="combined"))[ranked]),
+                utilities(columns, options)[ranked],
                 labelled=embeddings[standing == Standing.LABELLED],
                 duplicate_threshold=options.duplicate_threshold,
                 keys=self._sequence_keys(pool, columns.task_ids[ranked]),

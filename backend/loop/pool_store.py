@@ -108,7 +108,7 @@ def _pack(pool: RankedPool) -> bytes:
         image_hashes=np.array(columns.image_hashes, dtype="S"),
         standing=pool.standing,
         order=pool.order,
-        **{name: getattr(columns, name) for name in MEASURES},
+        **{name: getattr(columns, name) for name in (*MEASURES, "class_weight")},
     )
     return zlib.compress(packed.getvalue(), level=1)
 
@@ -119,6 +119,8 @@ def _unpack(row: Any) -> RankedPool:
             task_ids=found["task_ids"],
             image_hashes=tuple([text.decode() for text in found["image_hashes"].tolist()]),
             **{name: found[name] for name in MEASURES},
+            # Pools ranked before there were class weights have none.
+            class_weight=found.get("class_weight", np.ones(len(found["task_ids"]))),
         )
         standing, order = found["standing"], found["order"]
     return RankedPool(

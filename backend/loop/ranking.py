@@ -46,7 +46,8 @@ class RankedTask:
 class RankOptions:
     """What decides an order.
 
-    `seed` decides only the random strategy. `duplicate_threshold` is the cosine from which images
+    `class_weights` counts for the strategies that spread: see `utilities`. `seed` decides only the
+    random strategy. `duplicate_threshold` is the cosine from which images
     are near-duplicates; None: none are, but those of one sequence.
     """
 
@@ -56,6 +57,7 @@ class RankOptions:
     limit: int = 500
     seed: int = 0
     duplicate_threshold: float | None = 0.95
+    class_weights: bool = True
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
@@ -98,7 +100,7 @@ def order_rows(
     if represents is not None:
         return rank_represented(
             embeddings,
-            flip(public),
+            utilities(columns, options),
             represents,
             limit=options.limit,
             diversity_weight=weight,
@@ -106,7 +108,7 @@ def order_rows(
         )
     return rank(
         embeddings,
-        flip(public),
+        utilities(columns, options),
         limit=options.limit,
         diversity_weight=weight,
         labelled=labelled,
@@ -143,6 +145,16 @@ def ranked_tasks(columns: ScoreColumns, options: RankOptions) -> list[RankedTask
         )
         for place, (task_id, score, *measures) in enumerate(rows, start=1)
     ]
+
+
+def utilities(columns: ScoreColumns, options: RankOptions) -> NDArray[np.float64]:
+    """(N,) 0..1, higher = more useful: what the strategies that spread start from.
+
+    The combined uncertainty, weighed by class: see `backend.class_weights`.
+    """
+    by_name = {name: getattr(columns, name) for name in MEASURES}
+    uncertain = flip(combine(by_name, options.weights))
+    return uncertain * columns.class_weight if options.class_weights else uncertain
 
 
 def public_scores(columns: ScoreColumns, options: RankOptions) -> NDArray[np.float64]:

@@ -29,6 +29,7 @@ class ScoredTask:
     """A task's scores as stored.
 
     `scores` are public: 0..1, lower = more uncertain. `image_hash` is the SHA-256 of the file.
+    `class_weight` is 1 where the detector has not learned from this project.
     """
 
     task_id: int
@@ -37,13 +38,15 @@ class ScoredTask:
     detector: str
     detections: Detections
     scores: ImageScores
+    class_weight: float = 1.0
 
 
 @dataclass(frozen=True)
 class ScoreColumns:
     """The scores of N tasks as columns, without their boxes: what ranking reads.
 
-    The three score arrays are (N,) float64, 0..1, lower = more uncertain.
+    The three score arrays are (N,) float64, 0..1, lower = more uncertain. `class_weight`, (N,), is
+    that of `backend.class_weights`: above 0, at most 1, higher = rarer classes.
     """
 
     task_ids: NDArray[np.int64]
@@ -51,6 +54,7 @@ class ScoreColumns:
     lowest_confidence: NDArray[np.float64]
     margin_sampling: NDArray[np.float64]
     entropy: NDArray[np.float64]
+    class_weight: NDArray[np.float64]
 
     def take(self, rows: NDArray[np.intp]) -> ScoreColumns:
         """These rows, in this order."""
@@ -60,6 +64,7 @@ class ScoreColumns:
             lowest_confidence=self.lowest_confidence[rows],
             margin_sampling=self.margin_sampling[rows],
             entropy=self.entropy[rows],
+            class_weight=self.class_weight[rows],
         )
 
 
@@ -117,7 +122,8 @@ class Store(Database):
     ) -> ScoreColumns:
         """The scores of those of `task_ids` that this detector has scored, by ascending id."""
         c = tables.scores.c
-        columns = (c.task_id, c.image_hash, c.lowest_confidence, c.margin_sampling, c.entropy)
+        measures = (c.lowest_confidence, c.margin_sampling, c.entropy)
+        columns = (c.task_id, c.image_hash, *measures, c.class_weight)
         wanted = set(task_ids)
         query = (
             select(*columns)
@@ -132,6 +138,7 @@ class Store(Database):
             lowest_confidence=np.array([row.lowest_confidence for row in rows], dtype=np.float64),
             margin_sampling=np.array([row.margin_sampling for row in rows], dtype=np.float64),
             entropy=np.array([row.entropy for row in rows], dtype=np.float64),
+            class_weight=np.array([row.class_weight for row in rows], dtype=np.float64),
         )
 
     def scored_tasks(
@@ -334,6 +341,7 @@ def _score_row(project_id: int, task: ScoredTask, now: datetime) -> dict[str, An
         "lowest_confidence": task.scores.lowest_confidence,
         "margin_sampling": task.scores.margin_sampling,
         "entropy": task.scores.entropy,
+        "class_weight": task.class_weight,
         "scored_at": now,
     }
 
@@ -356,6 +364,7 @@ def _scored_task(row: Any) -> ScoredTask:
             margin_sampling=row.margin_sampling,
             entropy=row.entropy,
         ),
+        class_weight=row.class_weight,
     )
 
 

@@ -38,6 +38,8 @@ scores = Table(
     Column("lowest_confidence", Float, nullable=False),
     Column("margin_sampling", Float, nullable=False),
     Column("entropy", Float, nullable=False),
+    # Of its boxes' classes: see backend/class_weights.py. 1: not weighed.
+    Column("class_weight", Float, nullable=False, server_default="1"),
     Column("scored_at", DateTime(timezone=True), nullable=False),
 )
 

@@ -40,9 +40,10 @@ ARMS: dict[str, str] = {
     **{name: told for name, told in STRATEGIES.items() if name != RANDOM},
     "no_groups": f"{DEFAULT} without groups of near-duplicates",
     "no_crops": f"{DEFAULT} on embeddings of whole images only",
+    "no_class_weights": f"{DEFAULT} without weights by class",
 }
 
-_STRATEGY_OF = {"no_groups": DEFAULT, "no_crops": DEFAULT}
+_STRATEGY_OF = dict.fromkeys(("no_groups", "no_crops", "no_class_weights"), DEFAULT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +129,7 @@ def order_by_model(arm: str, view: PoolView, settings: Settings, *, picks: int) 
         # The first picks of a longer list would be the same.
         limit=picks,
         duplicate_threshold=None if arm == "no_groups" else _threshold(settings),
+        class_weights=arm != "no_class_weights",
     )
     ranked = rank_tasks(view.columns, options, embeddings=view.embeddings, labelled=view.labelled)
     return [task.task_id for task in ranked]

@@ -15,7 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from backend.class_weights import class_weights, weigh_image
 from backend.detections import Detections
 from backend.embeddings import mean_direction
 from backend.errors import SimulationError
@@ -28,6 +30,7 @@ from backend.simulate.arms import (
     order_by_model,
     spreads,
 )
+from backend.simulate.datasets import class_counts
 from backend.simulate.plan import initial_order
 from backend.simulate.records import RoundPoint, Run, read_run, read_runs, run_path, write_run
 from backend.simulate.stage import Stage, image_name, observe
@@ -176,22 +179,31 @@ class Replay:
         open_places = [place for place in self._permutation.tolist() if place not in known]
         # Labelled images are looked at for the sake of their objects only.
         looked_at = [*open_places, *labelled] if crops else open_places
-        scores, shown, objects = [], [], {}
+        of_classes = self._class_weights(labelled)
+        scores, by_class, shown, objects = [], [], [], {}
         seen_all = observe(Models(detector, encoder), [pool[p] for p in looked_at], crops=crops)
         for place, seen in zip(looked_at, seen_all, strict=True):
             found = seen.detections
             scores.append(
                 score_image(found.class_scores, peak_score=found.peak_score, floor=detector.floor)
             )
+            by_class.append(weigh_image(found.class_scores, of_classes, floor=detector.floor))
             shown.append(len(found.above(self._stage.settings.model_score_threshold)))
             if len(seen.object_embeddings):
                 objects[str(place)] = mean_direction(seen.object_embeddings)
-        columns = score_columns(open_places, scores[: len(open_places)])
-        counted = np.array(shown[: len(open_places)], dtype=np.intp)
+        opened = slice(len(open_places))
+        columns = score_columns(open_places, scores[opened], by_class[opened])
+        counted = np.array(shown[opened], dtype=np.intp)
         if not spreads(self._arm):
             return PoolView(columns, counted)
         rows = self._stage.joined(objects)
         return PoolView(columns, counted, rows[open_places], rows[list(labelled)])
+
+    def _class_weights(self, labelled: Sequence[int]) -> NDArray[np.float64]:
+        """(C,) by the boxes that are labelled."""
+        data = self._stage.data
+        counts = class_counts(data.pool[place] for place in labelled)
+        return class_weights([counts[index] for index in range(len(data.class_names))])
 
     def _train(self, number: int, labelled: Sequence[int], on_step: Callable[[int], None]) -> Path:
         from backend.training.process import train_here
@@ -269,7 +281,9 @@ def run_folder(out: Path, arm: str, seed: int) -> Path:
     return out / "work" / f"{arm}-s{seed}"
 
 
-def score_columns(places: Sequence[int], scores: Sequence[ImageScores]) -> ScoreColumns:
+def score_columns(
+    places: Sequence[int], scores: Sequence[ImageScores], class_weight: Sequence[float]
+) -> ScoreColumns:
     """The scores of images, told by their places in the pool."""
     return ScoreColumns(
         task_ids=np.array(places, dtype=np.int64),
@@ -277,6 +291,7 @@ def score_columns(places: Sequence[int], scores: Sequence[ImageScores]) -> Score
         lowest_confidence=np.array([score.lowest_confidence for score in scores]),
         margin_sampling=np.array([score.margin_sampling for score in scores]),
         entropy=np.array([score.entropy for score in scores]),
+        class_weight=np.array(class_weight),
     )
 
 

@@ -17,11 +17,13 @@ def view(
     shown: list[int] | None = None,
     rows: list[list[float]] | None = None,
     labelled: list[list[float]] | None = None,
+    class_weight: list[float] | None = None,
 ) -> PoolView:
     """Images 10, 11 .. with the same score by every measure, lower = more uncertain."""
     column = np.array(scores, dtype=np.float64)
     places = np.arange(10, 10 + len(scores))
-    columns = ScoreColumns(places, tuple(map(str, places)), column, column, column)
+    weights = np.ones(len(scores)) if class_weight is None else np.array(class_weight)
+    columns = ScoreColumns(places, tuple(map(str, places)), column, column, column, weights)
     embeddings = np.eye(max(1, len(scores)), dtype=np.float32)[: len(scores)]
     return PoolView(
         columns,
@@ -81,6 +83,21 @@ class TestNearDuplicates:
         assert order("no_groups", pool)[:2] == [10, 11]
 
 
+class TestWeightsByClass:
+    # The second image is nearly as uncertain as the first, and of rarer classes.
+    POOL = view([0.2, 0.3, 0.9], class_weight=[0.2, 1.0, 1.0])
+
+    def test_put_rare_classes_first_by_default(self) -> None:
+        assert order("diverse_uncertainty", self.POOL)[0] == 11
+
+    def test_do_not_count_without_them(self) -> None:
+        assert order("no_class_weights", self.POOL)[0] == 10
+
+    @pytest.mark.parametrize("arm", ["entropy", "combined"])
+    def test_leave_the_strategies_of_scores_alone(self, arm: str) -> None:
+        assert order(arm, self.POOL) == [10, 11, 12]
+
+
 class TestArmsThatAskNoModel:
     ROWS = _unit([[1.0, 0], [1.0, 0.01], [0, 1.0], [0.01, 1.0]])
 
@@ -101,6 +118,7 @@ def test_objects_are_embedded_for_whom_they_count() -> None:
         "diverse_uncertainty",
         "diversity",
         "no_groups",
+        "no_class_weights",
     }
 
 

@@ -18,7 +18,7 @@ from backend.errors import ScoreError, SettingsError
 from backend.uncertainty import DEFAULT_WEIGHTS, parse_weights
 
 STRATEGIES: dict[str, str] = {
-    "diverse_uncertainty": "combined uncertainty, spread over what the images show",
+    "diverse_uncertainty": "combined uncertainty, weighed by class, spread over what images show",
     "diversity": "only the spread: farthest first from what is labelled",
     "combined": "weighted mean of the three uncertainty scores, no spread",
     "lowest_confidence": "1 - the best class score of a box, no spread",

@@ -120,7 +120,11 @@ class Learner:
             labels=data.images,
             boxes=data.boxes,
             judged_on=judgement.new.images if judgement.new else 0,
-            judgement={**judgement.as_json(), "savings": self._savings(project).as_json()},
+            judgement={
+                **judgement.as_json(),
+                "savings": self._savings(project).as_json(),
+                "boxes_by_class": data.boxes_by_class,
+            },
             promoted=judgement.promoted,
             reason=judgement.reason,
             seconds=trained.seconds + time.monotonic() - started,

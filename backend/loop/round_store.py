@@ -33,7 +33,8 @@ class RoundRow:
         labels: images it was trained on.
         boxes: boxes on them.
         judged_on: images of the random share it was judged on.
-        judgement: see `judging.Judgement.as_json`.
+        judgement: see `judging.Judgement.as_json`; besides, `savings`, and `boxes_by_class`: class
+            name to the boxes it was trained on.
         promoted: whether it was found fit to serve.
         reason: why, in one line.
         seconds: how long training and judging took.

@@ -82,7 +82,9 @@ class Scorers:
         if key not in self._trained:
             path = self.weights_of(serving, project_id)
             models = self.base().models.with_detector(path, self._settings)
-            self._trained[key] = Scorer(models, self._store, self._source)
+            # Rounds trained before there were class weights do not tell.
+            boxes = serving.judgement.get("boxes_by_class")
+            self._trained[key] = Scorer(models, self._store, self._source, learned=boxes)
             if len(self._trained) > _LOADED:
                 self._trained.popitem(last=False)
         self._trained.move_to_end(key)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from backend.class_weights import class_weights, weigh_image
 from backend.embeddings import mean_direction
 from backend.errors import ImageError
 from backend.label_studio.images import ImageSource, image_uri
@@ -60,12 +61,24 @@ class Scorer:
         models: the detector and the encoder.
         store: where scores and embeddings go.
         source: where the pixels come from.
+        learned: class name -> how many boxes the detector was trained on; None where its training
+            was not here, or not told: no class then counts more than another.
     """
 
-    def __init__(self, models: Models, store: Store, source: ImageSource) -> None:
+    def __init__(
+        self,
+        models: Models,
+        store: Store,
+        source: ImageSource,
+        *,
+        learned: Mapping[str, int] | None = None,
+    ) -> None:
         self._models = models
         self._store = store
         self._source = source
+        self._class_weights = (
+            class_weights([learned[name] for name in self.class_names]) if learned else None
+        )
         store.save_detector(self.detector_version, self.class_names)
 
     @property
@@ -197,6 +210,11 @@ class Scorer:
                 detections.class_scores,
                 peak_score=detections.peak_score,
                 floor=self._models.detector.floor,
+            ),
+            class_weight=1.0
+            if self._class_weights is None
+            else weigh_image(
+                detections.class_scores, self._class_weights, floor=self._models.detector.floor
             ),
         )
 

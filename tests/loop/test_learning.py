@@ -54,6 +54,10 @@ def test_a_model_is_trained_promoted_rolled_back_and_promoted_again(
     assert "Traceback" not in errors
     learning.run("score", project)
     held_out = AnswerStore(learning.store).held_out(project)
+    base = learning.store.publication(project)
+    assert base is not None
+    before = learning.store.score_columns(project, base.detector, task_ids)
+    assert set(before.class_weight.tolist()) == {1.0}
     for task, frame in zip(task_ids[:24], frames, strict=False):
         boxes = [region(frame, place) for place in range(len(frame.xyxy))]
         # Among the rectangles what people leave behind.
@@ -90,6 +94,10 @@ def test_a_model_is_trained_promoted_rolled_back_and_promoted_again(
     live = learning.store.publication(project)
     assert live is not None
     assert live.detector == row.detector
+    # It has seen bolts only: what looks like another class counts more.
+    after = learning.store.score_columns(project, live.detector, task_ids)
+    assert len(set(after.class_weight.tolist())) > 1
+    assert after.class_weight.max() <= 1
     # Weights that were changed on disk serve nobody.
     weights = next((learning.data_dir / "trained" / str(project)).glob("r1-*.pt"))
     weights.write_bytes(b"something else")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import zlib
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import select, update
 
 from backend.detections import Detections
 from backend.diversity import find_representatives, rank, rank_represented
 from backend.embeddings import join_views
 from backend.errors import ScoreError
 from backend.label_studio.records import TaskRef
+from backend.loop import tables
 from backend.loop.answer_store import AnswerStore, StoredAnswer
 from backend.loop.pool import Pool, PoolRanker
 from backend.loop.pool_store import PoolStore
@@ -64,12 +68,12 @@ def pool_of(store: Store, tasks: int, encoder: str = "e1") -> Pool:
     """Tasks with scores and embeddings in the store; the first five are labelled."""
     rng = np.random.default_rng(tasks)
     nothing = Detections(np.empty((0, 4), np.float32), np.empty((0, 2), np.float32), 0.0, (9, 9))
-    measured = rng.random((tasks, 3)).round(2).tolist()
+    measured = rng.random((tasks, 4)).round(2).tolist()
     store.save_scores(
         7,
         [
-            ScoredTask(task, f"/{task}", f"hash{task}", "d1", nothing, ImageScores(*scores))
-            for task, scores in enumerate(measured, start=1)
+            ScoredTask(task, f"/{task}", f"hash{task}", "d1", nothing, ImageScores(*scores), weight)
+            for task, (*scores, weight) in enumerate(measured, start=1)
         ],
     )
     for seed, view in enumerate((IMAGE_VIEW, crop_view("d1"))):
@@ -97,6 +101,7 @@ def test_a_pool_comes_back_from_the_store_as_it_was(store: Store, tasks: int) ->
     assert places(found) == places(ranked)
     assert found.options == ranked.options
     assert found.columns.image_hashes == ranked.columns.image_hashes
+    assert found.columns.class_weight.tolist() == ranked.columns.class_weight.tolist()
     assert found.standing.tolist() == ranked.standing.tolist()
     assert (found.detector, found.encoder, found.ranked_at) == ("d1", "e1", ranked.ranked_at)
     # A project has one.
@@ -106,6 +111,22 @@ def test_a_pool_comes_back_from_the_store_as_it_was(store: Store, tasks: int) ->
     assert kept is not None
     assert kept.ranked_at == later.ranked_at
     assert len(kept.order) == min(1, tasks)
+
+
+def test_a_pool_kept_before_there_were_class_weights_is_not_weighed(store: Store) -> None:
+    pools = PoolStore(store)
+    pools.save(PoolRanker(Settings(), store).rank(pool_of(store, 10)))
+    with store.begin() as connection:
+        (kept,) = connection.scalars(select(tables.pools.c.tasks))
+        with np.load(io.BytesIO(zlib.decompress(kept))) as columns:
+            older = {name: columns[name] for name in columns if name != "class_weight"}
+        packed = io.BytesIO()
+        np.savez(packed, **older)
+        blob = zlib.compress(packed.getvalue())
+        connection.execute(update(tables.pools).values(tasks=blob))
+    found = pools.load(7)
+    assert found is not None
+    assert found.columns.class_weight.tolist() == [1.0] * 10
 
 
 def test_the_stamp_tells_that_something_changed_and_only_then(store: Store) -> None:
@@ -162,7 +183,8 @@ def test_the_order_is_the_diverse_one_away_from_what_is_labelled(
     views = [store.embeddings("e1", view, hashes) for view in (IMAGE_VIEW, crop_view("d1"))]
     rows = join_views(views[0], views[1], hashes, whitened=False).astype(np.float16)
     scores = {task.task_id: task.uncertainty_score for task in tasks}
-    utilities = [1 - scores[task] for task in range(6, 61)]
+    weights = store.score_columns(7, "d1", range(1, 61)).class_weight
+    utilities = [(1 - scores[task]) * weights[task - 1] for task in range(6, 61)]
     expected = rank(rows[5:], utilities, limit=20, diversity_weight=weight, labelled=rows[:5])
     assert [task.task_id for task in tasks] == (expected.order + 6).tolist()
 

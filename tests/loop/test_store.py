@@ -17,7 +17,9 @@ from backend.loop.store import Publication, RankRow, ScoredTask, Store
 from backend.uncertainty import ImageScores
 
 
-def scored(task_id: int, *, detector: str = "d1", entropy: float = 0.5) -> ScoredTask:
+def scored(
+    task_id: int, *, detector: str = "d1", entropy: float = 0.5, class_weight: float = 1.0
+) -> ScoredTask:
     boxes = np.array([[10, 20, 110, 220], [0, 0, 640, 480]], dtype=np.float32)
     return ScoredTask(
         task_id=task_id,
@@ -28,6 +30,7 @@ def scored(task_id: int, *, detector: str = "d1", entropy: float = 0.5) -> Score
             boxes, np.array([[0.9, 0.25], [0.5, 0.125]], dtype=np.float32), 0.9, (640, 480)
         ),
         scores=ImageScores(lowest_confidence=0.25, margin_sampling=0.75, entropy=entropy),
+        class_weight=class_weight,
     )
 
 
@@ -80,10 +83,12 @@ def test_scoring_again_replaces_and_other_projects_and_detectors_stand(store: St
 
 
 def test_columns_are_by_ascending_id_and_only_those_asked_for(store: Store) -> None:
-    store.save_scores(7, [scored(3), scored(1), scored(2)])
+    store.save_scores(7, [scored(3, class_weight=0.25), scored(1), scored(2)])
     columns = store.score_columns(7, "d1", [3, 2, 99])
     assert columns.task_ids.tolist() == [2, 3]
     assert columns.image_hashes == ("hash2", "hash3")
+    assert columns.class_weight.tolist() == [1.0, 0.25]
+    assert store.scored_tasks(7, "d1", [3])[3].class_weight == 0.25
 
 
 def test_embeddings_come_back_by_image(store: Store) -> None:

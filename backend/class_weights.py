@@ -21,11 +21,9 @@ from backend.uncertainty import MEASURES, aggregate
 
 __all__ = ["class_weights", "weigh_image"]
 
-_POWER = 0.5
 
-
-def class_weights(boxes: Sequence[int]) -> NDArray[np.float64]:
-    """How much each class counts: w = ((m + 1) / (n + 1)) ** 0.5.
+def class_weights(boxes: Sequence[int], *, power: float = 0.5) -> NDArray[np.float64]:
+    """How much each class counts: w = ((m + 1) / (n + 1)) ** power.
 
     n is the number of boxes of the class that the model has learned from, m that of the rarest
     class. Weights by inverse frequency are usual for losses; the square root is the tempered form
@@ -34,6 +32,7 @@ def class_weights(boxes: Sequence[int]) -> NDArray[np.float64]:
 
     Args:
         boxes: (C,) numbers of boxes, at least 0.
+        power: 0 (all classes alike) to 1 (inverse frequency).
 
     Returns:
         (C,) weights above 0; the rarest class has 1.
@@ -47,7 +46,7 @@ def class_weights(boxes: Sequence[int]) -> NDArray[np.float64]:
     counts = np.asarray(boxes, dtype=np.float64)
     if counts.ndim != 1 or not counts.size or not (counts >= 0).all():
         raise ScoreError(f"boxes must be at least 0 for one class or more, not {list(boxes)}")
-    weights: NDArray[np.float64] = ((counts.min() + 1) / (counts + 1)) ** _POWER
+    weights: NDArray[np.float64] = ((counts.min() + 1) / (counts + 1)) ** power
     return weights
 
 

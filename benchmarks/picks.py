@@ -6,9 +6,10 @@ labelled then, and counts what the next picks of each side hold. All sides pick 
 detections. It prints JSON.
 
 A side is a way to score an image, in the order of its scores alone (`combined`) and with the spread
-of the default strategy. Besides the aggregations there are `top-k of those there`, which is what
-`top-k` was before: the mean of three boxes, or of fewer where there are fewer; and `top-k, classes
-to the power A`, where a box counts the more, the fewer boxes of its class are labelled.
+of the default strategy. Besides the aggregations there is `top-k of those there`, which is what
+`top-k` was before: the mean of three boxes, or of fewer where there are fewer. The default is also
+there with weights by class to several powers, and with a box weighed by its classes alone, as if
+none were background.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.class_weights import class_weights, weigh_image
 from backend.detections import Detections
 from backend.embeddings import mean_direction
 from backend.errors import HardestFirstError, SimulationError
@@ -41,7 +43,6 @@ from backend.uncertainty import (
     MEASURES,
     ImageScores,
     aggregate,
-    flip,
     score_image,
 )
 from backend.vision.decoder import DecoderOptions
@@ -50,8 +51,10 @@ from benchmarks.machine import machine, progress
 
 _CLASS_POWERS = (0.25, 0.5, 1.0)
 _K = 3  # boxes that top-k looks at
+_FLOOR = DecoderOptions().floor
 
 Scoring = Callable[[Detections], ImageScores]
+Weighing = Callable[[Detections], float]
 
 
 def measure(data_yaml: Path, out: Path, *, arm: str, seed: int, picks: int) -> dict[str, Any]:
@@ -77,7 +80,7 @@ def measure(data_yaml: Path, out: Path, *, arm: str, seed: int, picks: int) -> d
     labelled = read_picks(folder)[: rounds[-1].labels]
     seen = _look(stage, folder / f"round-{len(rounds) - 1:02d}" / "weights.pt")
     counts = class_counts(data.pool[place] for place in labelled)
-    boxes = np.array([counts[index] for index in range(len(data.class_names))], dtype=np.intp)
+    boxes = [counts[index] for index in range(len(data.class_names))]
     rare = rare_classes(read_runs(out), data.boxes_by_class())
     still_open = sorted(set(range(len(data.pool))) - set(labelled))
     rows = stage.joined(
@@ -87,14 +90,21 @@ def measure(data_yaml: Path, out: Path, *, arm: str, seed: int, picks: int) -> d
             if len(one.object_embeddings)
         }
     )
+    found = [seen[place].detections for place in still_open]
+    shown = np.zeros(len(found), dtype=np.intp)
+
+    def count(strategy: str, score: Scoring, weigh: Weighing) -> Mapping[str, int]:
+        columns = score_columns(still_open, list(map(score, found)), list(map(weigh, found)))
+        view = PoolView(columns, shown, rows[still_open], rows[labelled])
+        order = order_by_model(strategy, view, settings, picks=picks)
+        return _count(data, labelled, order[:picks], rare)
+
     sides = {}
-    for side, score in _scorings(boxes).items():
-        scores = [score(seen[place].detections) for place in still_open]
-        shown = np.zeros(len(still_open), dtype=np.intp)
-        view = PoolView(score_columns(still_open, scores), shown, rows[still_open], rows[labelled])
-        for strategy in ("combined", DEFAULT):
-            order = order_by_model(strategy, view, settings, picks=picks)
-            sides[f"{side}, {strategy}"] = _count(data, labelled, order[:picks], rare)
+    for side, score in _scorings().items():
+        for strategy in ("combined", "no_class_weights"):
+            sides[f"{side}, {strategy}"] = count(strategy, score, lambda _: 1.0)
+    for side, weigh in _weighings(boxes).items():
+        sides[f"top-k, {DEFAULT}, {side}"] = count(DEFAULT, _score, weigh)
     return {
         **machine(),
         "run": {"arm": arm, "seed": seed, "labels": len(labelled), "map50": rounds[-1].map50},
@@ -115,16 +125,26 @@ def _look(stage: Stage, weights: Path) -> list[Observation]:
     return seen
 
 
-def _scorings(labelled_boxes: NDArray[np.intp]) -> dict[str, Scoring]:
-    """Every way to score an image, by name; `labelled_boxes`: (C,) by class."""
-    ratios = (labelled_boxes.min() + 1) / (labelled_boxes + 1)
+def _scorings() -> dict[str, Scoring]:
+    """Every way to score an image, by name."""
     return {
         **{name: partial(_score, aggregation=name) for name in AGGREGATIONS},
         "top-k of those there": lambda found: _score(found, k=min(_K, max(1, len(found)))),
+    }
+
+
+def _weighings(boxes: Sequence[int]) -> dict[str, Weighing]:
+    """Every way to weigh an image by its classes, by name; `boxes`: (C,) how many are labelled."""
+
+    def weigh(weights: NDArray[np.float64], found: Detections) -> float:
+        return weigh_image(found.class_scores, weights, floor=_FLOOR)
+
+    return {
         **{
-            f"top-k, classes to the power {power}": partial(_score_by_class, weights=ratios**power)
+            f"power {power}": partial(weigh, class_weights(boxes, power=power))
             for power in _CLASS_POWERS
         },
+        "classes alone": partial(_by_classes_alone, class_weights(boxes)),
     }
 
 
@@ -132,19 +152,19 @@ def _score(found: Detections, *, aggregation: str = "top-k", k: int = _K) -> Ima
     return score_image(
         found.class_scores,
         peak_score=found.peak_score,
-        floor=DecoderOptions().floor,
+        floor=_FLOOR,
         aggregation=aggregation,
         k=k,
     )
 
 
-def _score_by_class(found: Detections, *, weights: NDArray[np.float64]) -> ImageScores:
+def _by_classes_alone(weights: NDArray[np.float64], found: Detections) -> float:
     if not len(found):
-        return _score(found)
+        return 1.0
     rows = found.class_scores
-    share = rows @ weights / rows.sum(axis=1)
-    utilities = {name: aggregate(of(rows) * share, k=_K) for name, of in MEASURES.items()}
-    return ImageScores(**{name: flip(utility) for name, utility in utilities.items()})
+    utilities = np.mean([measure(rows) for measure in MEASURES.values()], axis=0)
+    by_class = rows @ weights / rows.sum(axis=1)
+    return aggregate(utilities * by_class, k=_K) / aggregate(utilities, k=_K)
 
 
 def _count(

@@ -10,7 +10,7 @@ from backend.class_weights import class_weights, weigh_image
 from backend.errors import ScoreError
 
 FLOOR = 0.05
-WEIGHTS = class_weights([99, 24, 0])
+WEIGHTS = class_weights([9999, 624, 0])
 COMMON, RARE = 0, 2
 
 
@@ -21,8 +21,12 @@ def box(class_id: int, score: float) -> list[float]:
 
 
 class TestClassWeights:
-    def test_fall_with_the_root_of_the_boxes(self) -> None:
-        assert class_weights([99, 24, 0]) == pytest.approx([0.1, 0.2, 1.0])
+    def test_fall_with_the_fourth_root_of_the_boxes(self) -> None:
+        assert WEIGHTS == pytest.approx([0.1, 0.2, 1.0])
+
+    @pytest.mark.parametrize(("power", "commonest"), [(0.0, 1.0), (0.5, 0.1), (1.0, 0.01)])
+    def test_fall_with_the_power_asked_for(self, power: float, commonest: float) -> None:
+        assert class_weights([99, 0], power=power) == pytest.approx([commonest, 1.0])
 
     def test_are_equal_where_the_classes_are(self) -> None:
         assert class_weights([7, 7]).tolist() == [1.0, 1.0]

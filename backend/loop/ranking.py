@@ -89,11 +89,10 @@ def order_rows(
         represents: (N,) which rows stand for their near-duplicates, where that is known: see
             `find_representatives`.
     """
-    public = public_scores(columns, options)
     if options.strategy == "random":
-        return np.random.default_rng(options.seed).permutation(len(public))
+        return np.random.default_rng(options.seed).permutation(len(columns.task_ids))
     if not options.spreads:
-        return np.argsort(public, kind="stable")
+        return np.argsort(public_scores(columns, options), kind="stable")
     if embeddings is None:
         raise ValueError(f"strategy {options.strategy!r} needs embeddings")
     weight = 1.0 if options.strategy == "diversity" else options.diversity_weight

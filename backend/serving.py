@@ -42,6 +42,8 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
             # Longer than /predict may take, so that a long batch is not taken for a hang.
             "timeout": 120,
             "graceful_timeout": 30,
+            # gunicorn's 2 s would cut off scripts that ask every second or two, just as they ask.
+            "keepalive": 75,
             "logger_class": _Log,
             "loglevel": self._settings.log_level.lower(),
             # Nothing is written outside of DATA_DIR.

@@ -6,9 +6,11 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +140,14 @@ def service(command: Command, owner: Person) -> Iterator[Service]:
 def studio(label_studio: StudioServer) -> Iterator[Studio]:
     with Studio(label_studio.url, label_studio.admin.personal_token) as client:
         yield client
+
+
+def test_a_connection_outlives_a_pause_between_two_requests(service: Service) -> None:
+    with closing(HTTPConnection(service.base.removeprefix("http://"), timeout=30)) as connection:
+        for pause in (4, 0):
+            connection.request("GET", "/health")
+            assert connection.getresponse().read()
+            time.sleep(pause)
 
 
 def test_score(service: Service) -> None:

@@ -77,7 +77,7 @@ def weigh_image(
     """
     lowest = float(weights.min())
     scores = np.asarray(class_scores, dtype=np.float64)
-    boxes = scores[scores.max(axis=1) >= floor] if len(scores) else scores
+    boxes = scores[scores.max(axis=1) >= floor]
     if not len(boxes):
         return lowest
     utilities = np.mean([measure(boxes) for measure in MEASURES.values()], axis=0)

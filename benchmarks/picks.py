@@ -33,7 +33,7 @@ from backend.loop.scoring import CROPS
 from backend.settings import load_settings
 from backend.simulate.analysis import rare_classes
 from backend.simulate.arms import DEFAULT, PoolView, order_by_model
-from backend.simulate.datasets import ReplayData, class_counts, read_data
+from backend.simulate.datasets import ReplayData, read_data
 from backend.simulate.plan import ReplayPlan
 from backend.simulate.records import read_runs
 from backend.simulate.replay import read_picks, recorded, run_folder, score_columns
@@ -79,8 +79,6 @@ def measure(data_yaml: Path, out: Path, *, arm: str, seed: int, picks: int) -> d
     folder = run_folder(out, arm, seed)
     labelled = read_picks(folder)[: rounds[-1].labels]
     seen = _look(stage, folder / f"round-{len(rounds) - 1:02d}" / "weights.pt")
-    counts = class_counts(data.pool[place] for place in labelled)
-    boxes = [counts[index] for index in range(len(data.class_names))]
     rare = rare_classes(read_runs(out), data.boxes_by_class())
     still_open = sorted(set(range(len(data.pool))) - set(labelled))
     rows = stage.joined(
@@ -103,7 +101,7 @@ def measure(data_yaml: Path, out: Path, *, arm: str, seed: int, picks: int) -> d
     for side, score in _scorings().items():
         for strategy in ("combined", "no_class_weights"):
             sides[f"{side}, {strategy}"] = count(strategy, score, lambda _: 1.0)
-    for side, weigh in _weighings(boxes).items():
+    for side, weigh in _weighings(data.boxes_on(labelled)).items():
         sides[f"top-k, {DEFAULT}, {side}"] = count(DEFAULT, _score, weigh)
     return {
         **machine(),
@@ -178,11 +176,11 @@ def _count(
         # Names of one sequence begin alike: see `pools`. A scene of its own has no such ending.
         return {image.path.stem.partition("-")[0] for image in filled}
 
-    boxes = class_counts(data.pool[place] for place in picks)
+    boxes = data.boxes_on(picks)
     return {
         "empty": sum(not len(data.pool[place].truth) for place in picks),
         "new_scenes": len(scenes(picks) - scenes(labelled)),
-        "boxes": boxes.total(),
+        "boxes": sum(boxes),
         "rare_boxes": sum(boxes[data.class_names.index(name)] for name in rare),
     }
 

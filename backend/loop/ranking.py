@@ -47,8 +47,8 @@ class RankOptions:
     """What decides an order.
 
     `class_weights` counts for the strategies that spread: see `utilities`. `seed` decides only the
-    random strategy. `duplicate_threshold` is the cosine from which images
-    are near-duplicates; None: none are, but those of one sequence.
+    random strategy. `duplicate_threshold` is the cosine from which images are near-duplicates;
+    None: none are, but those of one sequence.
     """
 
     strategy: str = "diverse_uncertainty"
@@ -151,18 +151,20 @@ def utilities(columns: ScoreColumns, options: RankOptions) -> NDArray[np.float64
 
     The combined uncertainty, weighed by class: see `backend.class_weights`.
     """
-    by_name = {name: getattr(columns, name) for name in MEASURES}
-    uncertain = flip(combine(by_name, options.weights))
+    uncertain = flip(_combined(columns, options))
     return uncertain * columns.class_weight if options.class_weights else uncertain
 
 
 def public_scores(columns: ScoreColumns, options: RankOptions) -> NDArray[np.float64]:
     """(N,) 0..1, lower = more uncertain: the strategy's own score, or the combination."""
-    by_name = {name: getattr(columns, name) for name in MEASURES}
     if options.strategy in MEASURES:
-        chosen: NDArray[np.float64] = by_name[options.strategy]
+        chosen: NDArray[np.float64] = getattr(columns, options.strategy)
         return chosen
-    return combine(by_name, options.weights)
+    return _combined(columns, options)
+
+
+def _combined(columns: ScoreColumns, options: RankOptions) -> NDArray[np.float64]:
+    return combine({name: getattr(columns, name) for name in MEASURES}, options.weights)
 
 
 def is_whitened(encoder: str) -> bool:

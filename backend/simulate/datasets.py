@@ -71,8 +71,12 @@ class ReplayData:
 
     def boxes_by_class(self) -> dict[str, int]:
         """Class name -> how many boxes the pool has of it."""
-        counts = class_counts(self.pool)
-        return {name: counts[index] for index, name in enumerate(self.class_names)}
+        return dict(zip(self.class_names, self.boxes_on(range(len(self.pool))), strict=True))
+
+    def boxes_on(self, places: Iterable[int]) -> list[int]:
+        """(C,) how many boxes of each class these images of the pool have."""
+        counts = _class_counts(self.pool[place] for place in places)
+        return [counts[index] for index in range(len(self.class_names))]
 
 
 def read_data(data_yaml: Path, *, seed: int = 0) -> ReplayData:
@@ -286,7 +290,7 @@ def _checked(data: ReplayData) -> ReplayData:
     """
     if len(data.pool) < 2:
         raise SimulationError(f"the pool has {len(data.pool)} images: there is nothing to choose")
-    in_pool, in_test = class_counts(data.pool), class_counts(data.test)
+    in_pool, in_test = _class_counts(data.pool), _class_counts(data.test)
     for what, counts in (("pool", in_pool), ("test set", in_test)):
         if not counts:
             raise SimulationError(
@@ -301,8 +305,7 @@ def _checked(data: ReplayData) -> ReplayData:
     return ReplayData(data.name, data.class_names, data.pool, data.test, tuple(notes))
 
 
-def class_counts(images: Iterable[LabelledImage]) -> Counter[int]:
-    """Index of a class -> how many boxes the images have of it."""
+def _class_counts(images: Iterable[LabelledImage]) -> Counter[int]:
     return Counter(index for image in images for index in image.truth.class_ids.tolist())
 
 

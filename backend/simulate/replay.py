@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backend.class_weights import class_weights, weigh_image
 from backend.detections import Detections
@@ -30,7 +29,6 @@ from backend.simulate.arms import (
     order_by_model,
     spreads,
 )
-from backend.simulate.datasets import class_counts
 from backend.simulate.plan import initial_order
 from backend.simulate.records import RoundPoint, Run, read_run, read_runs, run_path, write_run
 from backend.simulate.stage import Stage, image_name, observe
@@ -179,7 +177,7 @@ class Replay:
         open_places = [place for place in self._permutation.tolist() if place not in known]
         # Labelled images are looked at for the sake of their objects only.
         looked_at = [*open_places, *labelled] if crops else open_places
-        of_classes = self._class_weights(labelled)
+        of_classes = class_weights(self._stage.data.boxes_on(labelled))
         scores, by_class, shown, objects = [], [], [], {}
         seen_all = observe(Models(detector, encoder), [pool[p] for p in looked_at], crops=crops)
         for place, seen in zip(looked_at, seen_all, strict=True):
@@ -198,12 +196,6 @@ class Replay:
             return PoolView(columns, counted)
         rows = self._stage.joined(objects)
         return PoolView(columns, counted, rows[open_places], rows[list(labelled)])
-
-    def _class_weights(self, labelled: Sequence[int]) -> NDArray[np.float64]:
-        """(C,) by the boxes that are labelled."""
-        data = self._stage.data
-        counts = class_counts(data.pool[place] for place in labelled)
-        return class_weights([counts[index] for index in range(len(data.class_names))])
 
     def _train(self, number: int, labelled: Sequence[int], on_step: Callable[[int], None]) -> Path:
         from backend.training.process import train_here

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from backend.simulate.analysis import analyse
+from backend.simulate.analysis import analyse, analyse_otherwise
 from backend.simulate.records import parse_run
 from backend.simulate.report import Facts, as_markdown
 from tests.test_docs import README, ROOT, cells
@@ -31,7 +31,8 @@ def test_a_kept_report_is_what_its_runs_say(pool: str) -> None:
     facts = Facts(**kept["facts"])
     runs = [parse_run(run) for run in kept["runs"]]
     analysis = analyse(runs, cost="images", class_boxes=facts.class_boxes)
-    assert (RESULTS / pool / "report.md").read_text() == as_markdown(analysis, facts)
+    others = analyse_otherwise(runs, cost="images", class_boxes=facts.class_boxes)
+    assert (RESULTS / pool / "report.md").read_text() == as_markdown(analysis, others, facts)
 
 
 @pytest.mark.parametrize("pool", POOLS)

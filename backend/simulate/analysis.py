@@ -144,6 +144,22 @@ def analyse(runs: Sequence[Run], *, cost: Cost, class_boxes: Mapping[str, int]) 
     )
 
 
+def analyse_otherwise(
+    runs: Sequence[Run], *, cost: Cost, class_boxes: Mapping[str, int]
+) -> tuple[Analysis, ...]:
+    """The same in the costs other than `cost`: a saving of images may be none of boxes.
+
+    Boxes are left out where some run labelled none in its first round.
+
+    Args:
+        runs, cost, class_boxes: that `analyse` has taken.
+    """
+    others: list[Cost] = [other for other in get_args(Cost) if other != cost]
+    if any(run.done and not run.rounds[0].boxes for run in runs):
+        others = [other for other in others if other != "boxes"]
+    return tuple(analyse(runs, cost=other, class_boxes=class_boxes) for other in others)
+
+
 def learning_curves(
     runs: Sequence[Run], cost: Cost, *, classes: Sequence[str] = ()
 ) -> dict[str, dict[int, Curve]]:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from backend.errors import ScoreError, StoreError
-from backend.simulate.analysis import analyse, rare_classes
+from backend.simulate.analysis import analyse, analyse_otherwise, rare_classes
 from backend.simulate.records import RoundPoint, Run, read_run, read_runs, run_path, write_run
 from backend.simulate.report import Facts, as_markdown, write_report
 
@@ -62,7 +62,8 @@ def replay(*arms, seeds=3):
 
 
 def markdown(runs, cost="images"):
-    return as_markdown(analyse(runs, cost=cost, class_boxes=CLASS_BOXES), FACTS)
+    counted = {"cost": cost, "class_boxes": CLASS_BOXES}
+    return as_markdown(analyse(runs, **counted), analyse_otherwise(runs, **counted), FACTS)
 
 
 def rows(text, arm):
@@ -236,6 +237,25 @@ def test_what_was_not_reached_is_said_so():
         "worse",
     ]
     assert rows(text, "most_boxes")[2][1:3] == ["not known", "none"]
+
+
+def test_a_saving_of_images_may_be_none_of_boxes():
+    crowded = [run("entropy", s, shifted(QUICK, -s), boxes_each=6) for s in range(3)]
+    slow = [q + 0.04 for q in SLOW]
+    randoms = [run("random", s, shifted(slow, s)) for s in range(3)]
+    text = markdown([run("full", 0, FULL), *randoms, *crowded])
+    # Random reaches 0.72 with 680, 676 and 672 images, the arm with 450, 460 and 470.
+    images, boxes, effort = rows(text, "entropy")[4]
+    assert images == rows(text, "entropy")[2][1] == "1.5x (1.3 to 1.6)"
+    assert boxes == "0.73x (0.68 to 0.79)"
+    # 26 s for an image of random's, 47 s for one of the arm's.
+    assert effort == "0.81x (0.75 to 0.88)"
+
+
+def test_runs_that_began_without_boxes_are_counted_in_images_and_effort():
+    text = markdown([*replay(("entropy", QUICK)), run("diversity", 0, QUICK, boxes_each=0)])
+    assert "| arm | in images | in effort |" in text
+    assert "Boxes cannot: some run began without any." in text
 
 
 def test_missing_and_unfinished_seeds_are_said_so():

@@ -13,10 +13,9 @@ from backend.errors import StoreError
 from backend.jobs.claims import Claim
 from backend.jobs.records import Job, JobProgress, cut, tail
 from backend.jobs.stopping import JobCancelled, JobInterrupted, JobLost
+from backend.progress import Progress
 
 logger = logging.getLogger(__name__)
-
-OnProgress = Callable[[str, int, int], None]
 
 
 class JobContext:
@@ -33,7 +32,7 @@ class JobContext:
         claim: Claim,
         *,
         stopping: Callable[[], bool],
-        on_progress: OnProgress | None = None,
+        on_progress: Progress | None = None,
     ) -> None:
         self._claim = claim
         self._stopping = stopping

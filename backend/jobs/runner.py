@@ -16,11 +16,12 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 
 from backend.errors import HardestFirstError, StoreError
 from backend.jobs.claims import Claim
-from backend.jobs.context import JobContext, OnProgress
+from backend.jobs.context import JobContext
 from backend.jobs.queue import JobQueue
 from backend.jobs.records import CANCELLED, DONE, FAILED, QUEUED, Job, cut
 from backend.jobs.stopping import JobCancelled, JobInterrupted, JobLost
 from backend.metrics import JOB_SECONDS
+from backend.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class Runner:
         self._closed.set()
         self._heart.join()
 
-    def run(self, claim: Claim, *, on_progress: OnProgress | None = None) -> None:
+    def run(self, claim: Claim, *, on_progress: Progress | None = None) -> None:
         """Run a job to its end, and store that."""
         context = JobContext(claim, stopping=self._stopping.is_set, on_progress=on_progress)
         job = claim.job
@@ -159,7 +160,7 @@ def run_now(
     handlers: Mapping[str, Handler],
     *,
     exclusive: str = "",
-    on_progress: OnProgress | None = None,
+    on_progress: Progress | None = None,
 ) -> Job:
     """Run a job in this process, right now, and return it as it ended.
 

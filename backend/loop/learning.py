@@ -26,14 +26,13 @@ from backend.loop.savings import Savings, total_savings
 from backend.loop.scorers import Scorers
 from backend.loop.store import Store
 from backend.loop.training_set import Example, TrainingSet, build_training_set, ordered_labels
+from backend.progress import Progress
 from backend.settings import Settings
 from backend.training.dataset import DatasetSummary, TrainingImage, write_dataset
 from backend.training.matching import Boxes, Predictions
 from backend.training.plan import TrainingPlan
 from backend.training.trainer import Trained, steps_for, train
 from backend.vision.picture import decode
-
-Progress = Callable[[str, int, int], None]
 
 _ALL_LABELS = (
     "not judged: it was trained on the random share too, and nothing unbiased is left to judge by; "

@@ -29,16 +29,10 @@ from backend.loop.scorers import Scorers
 from backend.loop.scoring import Scorer, ScoringReport
 from backend.loop.sending import Draft, OrderSender
 from backend.loop.store import Publication, RankRow, Store
+from backend.progress import Progress, silent
 from backend.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-# (what is done, how much of it is done, how much there is)
-Progress = Callable[[str, int, int], None]
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """No progress shown."""
 
 
 class OrderMaker:

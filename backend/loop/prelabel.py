@@ -20,12 +20,11 @@ from backend.label_studio.versions import fresh_version, is_ours
 from backend.loop.published import adopt_published
 from backend.loop.scorers import Scorers
 from backend.loop.store import Store
+from backend.progress import Progress
 from backend.settings import Settings
 
 # Ranks score below 1 (`publish.rank_score`), so these tasks come after all of them.
 _BEHIND_ALL = 1.0
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

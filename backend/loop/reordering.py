@@ -18,9 +18,8 @@ from backend.loop.published import adopt_published
 from backend.loop.ranked_pool import RankedPool
 from backend.loop.sending import Draft, OrderSender
 from backend.loop.store import Publication, RankRow, Store
+from backend.progress import Progress
 from backend.settings import Settings
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import signal
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -21,11 +21,10 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from backend.errors import SimulationError
+from backend.progress import Progress
 from backend.simulate.replay import Replay, recorded, run_folder
 from backend.simulate.stage import Stage, prepare
 from backend.training.process import end_with_parent, explain
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

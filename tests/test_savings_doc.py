@@ -29,6 +29,14 @@ def at_90_percent(pool: str) -> dict[str, list[str]]:
     return table(pool, "90% of the whole pool")
 
 
+def test_every_pool_was_replayed_with_enough_arms_and_seeds() -> None:
+    assert POOLS == ["A", "B", "C", "bccd"]
+    for pool in POOLS:
+        found = at_90_percent(pool)
+        for arm in ("random", "random_deduplicated", "entropy", "diverse_uncertainty"):
+            assert int(found[arm][3]) >= (5 if pool == "C" else 3), (pool, arm)
+
+
 @pytest.mark.parametrize("pool", POOLS)
 def test_a_kept_report_is_what_its_runs_say(pool: str) -> None:
     kept = json.loads((RESULTS / pool / "report.json").read_text())

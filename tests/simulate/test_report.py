@@ -298,6 +298,7 @@ def test_the_report_is_written_whole(tmp_path, cost):
         (r.arm, r.seed, len(r.rounds)) for r in runs
     }
     assert data["facts"]["command"] == FACTS.command
+    assert set(data["otherwise"]) == {"images", "boxes", "effort"} - {cost}
     # Random does not get to 90%: there is no upper bound, which JSON says by null.
     entropy = next(arm for arm in data["analysis"]["arms"] if arm["arm"] == "entropy")
     assert entropy["targets"][2]["saving"]["ratio"]["high"] is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -21,6 +20,7 @@ from backend.loop.published import adopt_published, config_hash
 from backend.loop.round_store import RoundStore
 from backend.loop.secret import webhook_secret
 from backend.loop.store import Publication, Store
+from backend.progress import Progress
 from backend.settings import Settings
 
 
@@ -51,7 +51,7 @@ class Watch:
         self._answers = AnswerStore(store)
         self._rounds = RoundStore(store)
 
-    def look(self, project_id: int, *, on_progress: Callable[[str, int, int], None]) -> Found:
+    def look(self, project_id: int, *, on_progress: Progress) -> Found:
         """Look once.
 
         Raises:

@@ -30,12 +30,6 @@ CROPS = 3
 # Images that are stored in one transaction.
 _BATCH = 16
 
-Progress = Callable[[int, int], None]
-
-
-def _silent(done: int, total: int) -> None:
-    """No progress shown."""
-
 
 @dataclass
 class ScoringReport:
@@ -107,7 +101,7 @@ class Scorer:
         tasks: Sequence[TaskRef],
         *,
         label_config: str,
-        on_progress: Progress = _silent,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> ScoringReport:
         """Score those of `tasks` that are not stored yet.
 

@@ -5,7 +5,7 @@ Made once per replay, kept in its folder, and read by the processes of all runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from backend.embeddings import join_views
 from backend.errors import HardestFirstError, SimulationError
+from backend.progress import Progress
 from backend.settings import Settings
 from backend.simulate.datasets import LabelledImage, ReplayData
 from backend.simulate.plan import ReplayPlan
@@ -91,7 +92,7 @@ def image_name(place: int) -> str:
     return f"{place:06d}"
 
 
-def prepare(stage: Stage, on_progress: Callable[[str, int, int], None]) -> None:
+def prepare(stage: Stage, on_progress: Progress) -> None:
     """Make what is not there yet. Every image of the data set is decoded, so none fails later.
 
     Raises:
@@ -159,7 +160,7 @@ def observe(
         yield outcome
 
 
-def _write_pool(stage: Stage, on_progress: Callable[[str, int, int], None]) -> None:
+def _write_pool(stage: Stage, on_progress: Progress) -> None:
     pool = stage.data.pool
     images = (
         TrainingImage(

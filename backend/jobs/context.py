@@ -106,6 +106,23 @@ class JobContext:
         if self._stopping():
             raise JobInterrupted
 
+    def hold(self) -> None:
+        """Make sure that the job is still this process's: ask the store, not what was heard last.
+
+        A process that was stopped for a while does not know what it missed. Called before what
+        cannot be taken back.
+
+        Raises:
+            JobLost: the job is another process's by now.
+            StoreError: the store could not be asked.
+        """
+        with self._lock:
+            try:
+                self._cancelled = self._claim.report(self._progress)
+            except JobLost:
+                self._lost = True
+                raise
+
     def beat(self) -> None:
         """Store the progress, keep the lease, hear of a cancel. Called about once a second."""
         with self._lock:

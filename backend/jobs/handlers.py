@@ -82,7 +82,7 @@ class Workshop:
         self, context: JobContext, on_report: Callable[[OrderReport], None], *, publish: bool
     ) -> dict[str, Any]:
         settings = self.settings.model_copy(update=dict(context.job.payload))
-        orders = OrderMaker(settings, self.studio, self.store, self.scorers)
+        orders = OrderMaker(settings, self.studio, self.store, self.scorers, hold=context.hold)
         report = orders.run(
             context.job.project_id,
             publish=publish,
@@ -93,6 +93,8 @@ class Workshop:
         )
         for task_id, reason in report.skipped.items():
             context.log(f"skipped task {task_id}: {reason}")
+        for warning in report.warnings:
+            context.log(warning)
         if publish:
             AnswerStore(self.store).watch(context.job.project_id)
             # For what changed while the order was made.
@@ -101,7 +103,7 @@ class Workshop:
         return report.counts()
 
     def _assign(self, context: JobContext) -> dict[str, Any]:
-        reordered = Reorderer(self.settings, self.studio, self.store).run(
+        reordered = Reorderer(self.settings, self.studio, self.store, hold=context.hold).run(
             context.job.project_id,
             done_before=str(context.notes.get("version", "")),
             on_version=lambda version: context.note(version=version),
@@ -148,6 +150,7 @@ class Workshop:
             begun=str(context.notes.get("version", "")),
             on_version=lambda version: context.note(version=version),
             on_progress=context.progress,
+            hold=context.hold,
         )
         return asdict(done)
 

@@ -14,7 +14,7 @@ from typing import Any
 from structlog.contextvars import bound_contextvars
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
-from backend.errors import HardestFirstError, StoreError
+from backend.errors import HardestFirstError, QueueError, StoreError
 from backend.jobs.claims import Claim
 from backend.jobs.context import JobContext
 from backend.jobs.queue import JobQueue
@@ -62,8 +62,12 @@ class Runner:
         self._closed.set()
         self._heart.join()
 
-    def run(self, claim: Claim, *, on_progress: Progress | None = None) -> None:
-        """Run a job to its end, and store that."""
+    def run(self, claim: Claim, *, on_progress: Progress | None = None) -> bool:
+        """Run a job to its end, and store that.
+
+        Returns:
+            False: it went to another process meanwhile, which stores how it ends.
+        """
         context = JobContext(claim, stopping=self._stopping.is_set, on_progress=on_progress)
         job = claim.job
         with bound_contextvars(job=job.id, project=job.project_id), self._beating(context):
@@ -77,6 +81,7 @@ class Runner:
                 logger.info("%s: %s: %s", claim.job, end.state, told)
             except JobLost:
                 logger.warning("%s went to another process meanwhile", claim.job)
+                return False
             except StoreError as error:
                 # Its lease ends now, so that a worker takes it up again.
                 logger.error("how %s ended could not be stored: %s", claim.job, error)
@@ -84,6 +89,7 @@ class Runner:
                 with suppress(JobLost, StoreError):
                     _store(context, _End(CANCELLED))
                 raise
+        return True
 
     def stop(self, timeout: float) -> tuple[Job, ...]:
         """Tell running jobs to go back to the queue; returns those that do not in `timeout` s."""
@@ -178,9 +184,14 @@ def run_now(
         on_progress: called with (doing, done, total).
 
     Raises:
-        QueueError: a job of the same exclusive key runs, or has to be finished first.
+        QueueError: a job of the same exclusive key runs, or has to be finished first; or this
+            process was stopped for so long that the job went to another one.
     """
     claim = queue.claim_now(kind, project_id, payload, exclusive=exclusive)
     with Runner(handlers) as runner:
-        runner.run(claim, on_progress=on_progress)
+        if not runner.run(claim, on_progress=on_progress):
+            raise QueueError(
+                f"{claim.job} went to another process, because this one was stopped for too long: "
+                f"see `python -m backend jobs {project_id}` for how it ended"
+            )
     return queue.get(claim.job.id)

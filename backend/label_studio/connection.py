@@ -100,14 +100,17 @@ class Connection:
         params: Mapping[str, Any] | None = None,
     ) -> Any:
         """GET what the SDK has no call for, or wraps in heavy models; retried like its reads."""
+        with self._speaking(doing, project_id):
+            return self._read(path, params).json()
+
+    def _read(self, path: str, params: Mapping[str, Any] | None = None) -> httpx.Response:
         again = Retrying(
             stop=stop_after_attempt(self._retries + 1),
             wait=wait_random_exponential(multiplier=0.5, max=8.0),
             retry=retry_if_exception(_is_passing),
             reraise=True,
         )
-        with self._speaking(doing, project_id):
-            return again(self._get_once, f"{self.url}{path}", params).json()
+        return again(self._get_once, f"{self.url}{path}", params)
 
     def _get_once(self, url: str, params: Mapping[str, Any] | None) -> httpx.Response:
         response = self._http.get(url, params=params)

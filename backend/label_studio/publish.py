@@ -3,10 +3,9 @@
 An order is a set of predictions under a version of its own, with scores that rise with the rank.
 It is imported and checked beside the old one; then one request switches `model_version` and
 `sampling` together. Until that moment annotators are served the old order, after it the new one,
-and a crash anywhere leaves one or the other. What a crash leaves lying about goes at the next
-publish.
+and a crash anywhere leaves one or the other. `remove_versions` deletes what is no longer needed.
 
-Steps, in order: `imported`, `checked`, `switched`, `confirmed`, `cleaned`.
+Steps, in order: `imported`, `checked`, `switched`, `confirmed`.
 """
 
 from __future__ import annotations
@@ -15,14 +14,13 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from backend.errors import LabelStudioError, PublishError
 from backend.label_studio.client import UNCERTAINTY_SAMPLING, Studio
 from backend.label_studio.importing import import_rows
 from backend.label_studio.transport import RefusedError, one_line
-from backend.label_studio.versions import GRACE, fresh_version, is_ours, stale_versions
+from backend.label_studio.versions import fresh_version, is_ours
 
 __all__ = [
     "Published",
@@ -31,6 +29,7 @@ __all__ = [
     "is_order_live",
     "publish",
     "rank_score",
+    "remove_versions",
     "restore_order",
 ]
 
@@ -65,16 +64,12 @@ class Published:
         count: tasks in its order.
         replaced: the project's `model_version` until then; "" for none.
         vanished: tasks left out because they were deleted in Label Studio meanwhile.
-        removed: versions cleaned up.
-        left_over: versions that could not be cleaned up; the next publish tries again.
     """
 
     version: str
     count: int
     replaced: str = ""
     vanished: tuple[int, ...] = ()
-    removed: tuple[str, ...] = ()
-    left_over: tuple[str, ...] = ()
 
 
 def rank_score(rank: int, count: int) -> float:
@@ -94,7 +89,8 @@ def publish(
     version: str,
     on_progress: Callable[[int, int], None] | None = None,
     on_step: Callable[[str], None] = lambda step: None,
-    grace: timedelta = GRACE,
+    before_import: Callable[[str, Sequence[RankedTask]], None] = lambda version, items: None,
+    before_switch: Callable[[str, str], None] = lambda version, replaced: None,
 ) -> Published:
     """Make Label Studio serve `items` in their order.
 
@@ -107,8 +103,10 @@ def publish(
         version: a name from `fresh_version`.
         on_progress: called with (predictions imported, predictions in all).
         on_step: called with the name of each step when it is done.
-        grace: how long an order stays after it was replaced, for annotators who have a task of
-            it open.
+        before_import: called with the version and the tasks that are about to be sent; more than
+            once where tasks are deleted meanwhile.
+        before_switch: called with the version that is about to be switched to and the one that is
+            served until then; where it raises, nothing is switched.
 
     Raises:
         PublishError: nothing was switched, the old order still stands; or the switch could not
@@ -116,21 +114,43 @@ def publish(
         LabelStudioError: Label Studio is down or refuses the account; nothing was switched.
     """
     _check_arguments(items, version)
-    replaced = studio.project(project_id).model_version
     name, wanted, vanished = _import_existing(
-        studio, project_id, items, version, on_progress, on_step
+        studio, project_id, items, version, on_progress, on_step, before_import
     )
+    replaced = studio.project(project_id).model_version
+    before_switch(name, replaced)
     _switch(studio, project_id, name, on_step)
-    removed, left_over = _clean_up(studio, project_id, live=name, replaced=replaced, grace=grace)
-    on_step("cleaned")
-    return Published(
-        version=name,
-        count=len(wanted),
-        replaced=replaced,
-        vanished=tuple(vanished),
-        removed=removed,
-        left_over=left_over,
-    )
+    return Published(version=name, count=len(wanted), replaced=replaced, vanished=tuple(vanished))
+
+
+def remove_versions(
+    studio: Studio, project_id: int, versions: Sequence[str], *, hold: Callable[[], None]
+) -> list[str]:
+    """Delete these versions, but never the one that is served at that moment.
+
+    Failures of Label Studio are logged and leave a version for the next time.
+
+    Args:
+        studio: where.
+        project_id: the project.
+        versions: of orders or of queues.
+        hold: called before each deletion; where it raises, nothing more is deleted.
+
+    Returns:
+        What was deleted.
+    """
+    removed = []
+    for name in versions:
+        hold()
+        try:
+            if studio.project(project_id).model_version == name:
+                continue
+            studio.delete_model_version(project_id, name)
+        except LabelStudioError as error:
+            logger.warning("Version %s stays for now: %s", name, one_line(error))
+        else:
+            removed.append(name)
+    return removed
 
 
 def is_order_live(studio: Studio, project_id: int, version: str) -> bool:
@@ -183,6 +203,7 @@ def _import_existing(
     version: str,
     on_progress: Callable[[int, int], None] | None,
     on_step: Callable[[str], None],
+    before_import: Callable[[str, Sequence[RankedTask]], None],
 ) -> tuple[str, list[RankedTask], list[int]]:
     """Import and check, anew without the tasks that turn out to be deleted.
 
@@ -193,6 +214,7 @@ def _import_existing(
     vanished: list[int] = []
     for attempt in range(1, ATTEMPTS + 1):
         name = version if attempt == 1 else f"{version}-try{attempt}"
+        before_import(name, wanted)
         gone = _import_and_check(studio, project_id, wanted, name, on_progress, on_step)
         if not gone:
             return name, wanted, vanished
@@ -311,24 +333,3 @@ def _switch(studio: Studio, project_id: int, version: str, on_step: Callable[[st
             "now; publish again"
         )
     on_step("confirmed")
-
-
-def _clean_up(
-    studio: Studio, project_id: int, *, live: str, replaced: str, grace: timedelta
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Delete our versions nobody can still have open. Never fails: the order is already live."""
-    removed: list[str] = []
-    left_over: list[str] = []
-    try:
-        counts = studio.model_versions(project_id)
-    except LabelStudioError as error:
-        logger.warning("Old versions stay for now: %s", error)
-        return (), ()
-    for name in stale_versions(list(counts), live=live, replaced=replaced, grace=grace):
-        try:
-            studio.delete_model_version(project_id, name)
-            removed.append(name)
-        except LabelStudioError as error:
-            logger.warning("Version %s stays for now: %s", name, one_line(error))
-            left_over.append(name)
-    return tuple(removed), tuple(left_over)

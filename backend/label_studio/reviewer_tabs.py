@@ -23,9 +23,9 @@ from typing import Any
 
 from backend.errors import LabelStudioError, PublishError
 from backend.label_studio.client import Studio
+from backend.label_studio.publish import remove_versions
 from backend.label_studio.records import ViewInfo
 from backend.label_studio.tabs import add_tab, tab_data
-from backend.label_studio.transport import one_line
 from backend.label_studio.versions import (
     fresh_queue_version,
     queue_owner,
@@ -144,11 +144,13 @@ class ReviewerTabs:
     def tidy(self) -> None:
         """Delete what is left of queues whose tab somebody deleted. Failures are logged."""
         try:
-            there = self._studio.model_versions(self._project_id)
+            there, now = self._studio.model_versions(self._project_id), self._studio.now()
+            # Others may have made queues since this was made.
+            shown = {tab.version for tab in _queue_tabs(self._studio.views(self._project_id))}
         except LabelStudioError as error:
             logger.warning("old queues stay for now: %s", error)
             return
-        self._drop(stale_queue_versions(there, shown={tab.version for tab in self._tabs}))
+        self._drop(stale_queue_versions(there, shown=shown, now=now))
 
     def _of(self, queue: QueueName) -> list[_QueueTab]:
         """More than one only where somebody duplicated the tab."""
@@ -196,11 +198,7 @@ class ReviewerTabs:
         return before.id
 
     def _drop(self, versions: Iterable[str]) -> None:
-        for version in versions:
-            try:
-                self._studio.delete_model_version(self._project_id, version)
-            except LabelStudioError as error:
-                logger.warning("%s stays for now: %s", version, one_line(error))
+        remove_versions(self._studio, self._project_id, list(versions), hold=lambda: None)
 
 
 def _holds(version: str) -> dict[str, Any]:

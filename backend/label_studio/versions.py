@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import secrets
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
 PREFIX = "hf-"
@@ -18,6 +19,9 @@ UNPUBLISHED = "hf-unpublished"
 # Label Studio refuses an annotation whose `parent_prediction` is gone, so whoever opened a task
 # before its order was deleted cannot submit it. A replaced order therefore stays this long.
 GRACE = timedelta(hours=1)
+
+# What another installation has sent, and may be about to switch to, stays this long.
+ABANDONED = timedelta(days=1)
 
 _clock = threading.Lock()
 _last = datetime.min.replace(tzinfo=timezone.utc)
@@ -52,16 +56,15 @@ def queue_owner(version: str) -> str | None:
 
 
 def stale_queue_versions(
-    versions: Collection[str], *, shown: Collection[str], now: datetime | None = None
+    versions: Collection[str], *, shown: Collection[str], now: datetime
 ) -> list[str]:
-    """Which versions are of queues that no tab shows, and old enough to be nobody's work so far."""
-    moment = now or datetime.now(timezone.utc)
+    """Which versions are of queues that no tab shows, and `ABANDONED` by Label Studio's clock."""
     stale = []
     for version in versions:
         made = made_at(version.replace(QUEUE_PREFIX, PREFIX, 1))
         if queue_owner(version) is None or made is None or version in shown:
             continue
-        if moment - made >= GRACE:
+        if now - made >= ABANDONED:
             stale.append(version)
     return stale
 
@@ -91,28 +94,45 @@ def made_at(version: str) -> datetime | None:
     return moment + timedelta(milliseconds=int(found[2]))
 
 
-def stale_versions(
-    versions: Sequence[str],
-    *,
-    live: str,
-    replaced: str,
-    grace: timedelta = GRACE,
-    now: datetime | None = None,
-) -> list[str]:
-    """Which of `versions` can go once `live` is live and `replaced` was live before it.
+@dataclass(frozen=True)
+class VersionNotes:
+    """What one installation knows of a project's versions. All times are Label Studio's.
 
-    Never one of these two, and never a version that is not ours. One that is younger than
-    `replaced` was imported by a publish that broke off: nobody was served it, so it goes at once.
-    An older one goes when its successor has been there for `grace`.
+    Args:
+        broke_off: versions that it began to send and never switched to.
+        replaced: its own versions -> when at the latest annotators ceased to be served by them.
+        live: its own version that is served now; "" for none.
+        stranger_seen: when it last met a served version that it had not sent; None: never.
     """
-    moment = now or datetime.now(timezone.utc)
-    ours = sorted(name for name in versions if is_ours(name))
-    stale = []
-    for place, name in enumerate(ours):
-        if name in (live, replaced):
-            continue
-        broke_off = is_ours(replaced) and replaced < name
-        succeeded_at = made_at(ours[place + 1]) if place + 1 < len(ours) else None
-        if broke_off or (succeeded_at is not None and moment - succeeded_at >= grace):
-            stale.append(name)
-    return stale
+
+    broke_off: Collection[str] = ()
+    replaced: Mapping[str, datetime] = field(default_factory=dict)
+    live: str = ""
+    stranger_seen: datetime | None = None
+
+
+def stale_versions(versions: Sequence[str], notes: VersionNotes, *, now: datetime) -> list[str]:
+    """Which of `versions` can be deleted; the caller still has to spare the one that is served.
+
+    Never a version that is not ours. What this installation never switched to goes at once, what
+    it replaced goes after `GRACE`. What another one sent may be in use there: it goes when it is
+    `ABANDONED` old and nobody else's order was served here for as long.
+
+    Args:
+        versions: those that have predictions in Label Studio.
+        notes: what this installation knows.
+        now: by Label Studio's clock.
+    """
+
+    def is_stale(version: str) -> bool:
+        if version == notes.live:
+            return False
+        if version in notes.broke_off:
+            return True
+        if version in notes.replaced:
+            return now - notes.replaced[version] >= GRACE
+        made, seen = made_at(version), notes.stranger_seen
+        is_old = made is not None and now - made >= ABANDONED
+        return is_old and (seen is None or now - seen >= ABANDONED)
+
+    return [version for version in sorted(versions) if is_ours(version) and is_stale(version)]

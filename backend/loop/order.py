@@ -27,7 +27,7 @@ from backend.loop.published import (
 from backend.loop.ranking import RankedTask
 from backend.loop.scorers import Scorers
 from backend.loop.scoring import Scorer, ScoringReport
-from backend.loop.sending import Draft, OrderSender
+from backend.loop.sending import Draft, OrderSender, Sent
 from backend.loop.store import Publication, RankRow, Store
 from backend.progress import Progress, silent
 from backend.settings import Settings
@@ -43,9 +43,18 @@ class OrderMaker:
         studio: where tasks come from and orders go to.
         store: what is kept.
         scorers: the models.
+        hold: see `OrderSender`.
     """
 
-    def __init__(self, settings: Settings, studio: Studio, store: Store, scorers: Scorers) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        studio: Studio,
+        store: Store,
+        scorers: Scorers,
+        *,
+        hold: Callable[[], None] = lambda: None,
+    ) -> None:
         self._settings = settings
         self._studio = studio
         self._store = store
@@ -54,7 +63,9 @@ class OrderMaker:
         self._ranker = PoolRanker(settings, store)
         self._pools = PoolStore(store)
         self._assignments = Assignments(store)
-        self._sender = OrderSender(studio, store, threshold=settings.model_score_threshold)
+        self._sender = OrderSender(
+            studio, store, threshold=settings.model_score_threshold, hold=hold
+        )
 
     def run(
         self,
@@ -114,19 +125,21 @@ class OrderMaker:
             self._hold_out(pool, [task for task in order if task.rank <= len(rows)])
             made_of = self._made_of(project_id, scorer)
             on_version(made_of.model_version)
-            report.model_version = self._send(
+            sent = self._send(
                 Draft(made_of, rows, scorer.class_names, label_map),
                 partial(on_progress, "publishing"),
             )
+            report.model_version = sent.version
+            report.warnings += [sent.note] if sent.note else []
         return report
 
-    def _send(self, draft: Draft, on_progress: Callable[[int, int], None]) -> str:
-        version = self._sender.send(draft, on_progress=on_progress)
+    def _send(self, draft: Draft, on_progress: Callable[[int, int], None]) -> Sent:
+        sent = self._sender.send(draft, on_progress=on_progress)
         project_id = draft.publication.project_id
         self._assignments.ranked(project_id)
         detectors = self._store.publication_detectors(project_id)
         self._store.drop_scores(project_id, keep_detectors=detectors)
-        return version
+        return sent
 
     def _hold_out(self, pool: Pool, order: Sequence[RankedTask]) -> None:
         """Keep which tasks of an order were picked at random, whatever the share becomes later."""

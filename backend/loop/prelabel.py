@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from functools import partial
 
 from backend.errors import HardestFirstError
@@ -19,7 +20,8 @@ from backend.label_studio.results import to_results
 from backend.label_studio.versions import fresh_version, is_ours
 from backend.loop.published import adopt_published
 from backend.loop.scorers import Scorers
-from backend.loop.store import Store
+from backend.loop.scoring import Scorer
+from backend.loop.store import Publication, Store
 from backend.progress import Progress
 from backend.settings import Settings
 
@@ -54,6 +56,7 @@ def prelabel(
     begun: str = "",
     on_version: Callable[[str], None] = lambda version: None,
     on_progress: Progress,
+    hold: Callable[[], None] = lambda: None,
 ) -> Prelabelled:
     """Pre-annotate a project.
 
@@ -66,6 +69,7 @@ def prelabel(
         begun: the fresh version of an attempt that was killed: it is gone on with.
         on_version: told a fresh version before it is used.
         on_progress: told how far it is.
+        hold: called before the switch; raises where the work has gone to another process.
 
     Raises:
         HardestFirstError: annotators are shown another model's predictions.
@@ -90,6 +94,7 @@ def prelabel(
     if scored:
         if not version:
             version = fresh_version(scorer.detector_version)
+            store.save_publication(_shown(settings, project_id, version, scorer), [])
             on_version(version)
         rows = [
             {
@@ -108,12 +113,29 @@ def prelabel(
         publishing = partial(on_progress, "publishing")
         import_rows(studio, project_id, rows, version, publishing, there=len(there))
     if version and project.model_version != version:
+        hold()
         studio.set_order(project_id, version, sampling=project.sampling)
     return Prelabelled(
         prelabelled=len(scored),
         had_one=len(unlabelled) - len(todo),
         skipped=len(report.skipped),
         model_version=version,
+    )
+
+
+def _shown(settings: Settings, project_id: int, version: str, scorer: Scorer) -> Publication:
+    """What is kept of a version without an order, so that it is known for this store's own."""
+    return Publication(
+        model_version=version,
+        project_id=project_id,
+        state="shown",
+        detector=scorer.detector_version,
+        encoder=scorer.encoder_name,
+        strategy=settings.strategy,
+        diversity_weight=settings.diversity_weight,
+        strategy_weights=settings.strategy_weights,
+        ranked=0,
+        created_at=datetime.now(timezone.utc),
     )
 
 

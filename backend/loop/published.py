@@ -14,6 +14,7 @@ from backend.label_studio.label_map import data_field
 from backend.label_studio.records import ProjectInfo, TaskRef
 from backend.loop.answer_store import AnswerStore
 from backend.loop.ranking import RankedTask
+from backend.loop.sent_versions import SentVersions
 from backend.loop.store import Store
 
 
@@ -82,7 +83,7 @@ class OrderReport:
 def adopt_published(store: Store, project: ProjectInfo) -> None:
     """Mark live what Label Studio serves, should the run that published it have died right then."""
     served = store.publication(project.id, project.model_version)
-    if served is not None and served.state == "preparing":
+    if served is not None and served.state not in ("live", "shown"):
         store.mark_live(project.id, served.model_version)
 
 
@@ -128,7 +129,10 @@ def published_queue(studio: Studio, store: Store, project_id: int, limit: int) -
         queue=queue,
         image_urls=image_urls(studio, queue, tasks.values(), data_field(project.label_config)),
     )
-    if project.model_version != live.model_version:
+    stranger = SentVersions(store, project_id).stranger(project.model_version)
+    if stranger:
+        report.warnings.append(stranger)
+    elif project.model_version != live.model_version:
         report.warnings.append(
             f"Label Studio serves {project.model_version or 'no version'!r} instead of this order: "
             f"run `python -m backend doctor {project_id}`"

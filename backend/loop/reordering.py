@@ -30,11 +30,13 @@ class Reordered:
         model_version: the version that is live now; "" if there was nothing to publish.
         ranked: images in the order.
         put_first: how many of them lead it because somebody put them first.
+        note: what people should know, in one line; "" for nothing.
     """
 
     model_version: str
     ranked: int
     put_first: int
+    note: str = ""
 
 
 class Reorderer:
@@ -44,15 +46,25 @@ class Reorderer:
         settings: the score from which boxes are shown.
         studio: where orders go.
         store: scores, ranks and assignments.
+        hold: see `OrderSender`.
     """
 
-    def __init__(self, settings: Settings, studio: Studio, store: Store) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        studio: Studio,
+        store: Store,
+        *,
+        hold: Callable[[], None] = lambda: None,
+    ) -> None:
         self._settings = settings
         self._studio = studio
         self._store = store
         self._assignments = Assignments(store)
         self._pools = PoolStore(store)
-        self._sender = OrderSender(studio, store, threshold=settings.model_score_threshold)
+        self._sender = OrderSender(
+            studio, store, threshold=settings.model_score_threshold, hold=hold
+        )
 
     def run(
         self,
@@ -93,7 +105,7 @@ class Reorderer:
         made_of = self._made_of(project_id, live, pool)
         names = self._store.class_names(made_of.detector) or ()
         on_version(made_of.model_version)
-        version = self._sender.send(
+        sent = self._sender.send(
             Draft(
                 publication=made_of,
                 rows=rows,
@@ -102,7 +114,7 @@ class Reorderer:
             ),
             on_progress=partial(on_progress, "publishing"),
         )
-        return Reordered(version, len(rows), len(first))
+        return Reordered(sent.version, len(rows), len(first), sent.note)
 
     def _former_order(
         self, live: Publication | None, pool: RankedPool | None, assignment: Assignment

@@ -79,7 +79,7 @@ class RankRow:
 
 @dataclass(frozen=True)
 class Publication:
-    """One order that was sent to Label Studio; `state` is preparing, live or superseded."""
+    """One order that was sent to Label Studio; see `loop/sent_versions.py` for its states."""
 
     model_version: str
     project_id: int
@@ -245,15 +245,16 @@ class Store(Database):
         """Say that this order is the one Label Studio serves; the one before is superseded."""
         c = tables.publications.c
         with self.begin() as connection:
+            of_project = update(tables.publications).where(c.project_id == project_id)
             connection.execute(
-                update(tables.publications)
-                .where(c.project_id == project_id, c.state == "live")
-                .values(state="superseded")
+                of_project.where(
+                    c.state.in_(("live", "shown")), c.model_version != model_version
+                ).values(state="superseded")
             )
             connection.execute(
-                update(tables.publications)
-                .where(c.project_id == project_id, c.model_version == model_version)
-                .values(state="live")
+                of_project.where(c.model_version == model_version).values(
+                    state="live", replaced_at=None
+                )
             )
 
     def publication(self, project_id: int, model_version: str | None = None) -> Publication | None:
@@ -271,7 +272,7 @@ class Store(Database):
     def publication_detectors(self, project_id: int) -> set[str]:
         """The detectors behind the orders of a project that are kept."""
         c = tables.publications.c
-        query = select(c.detector).where(c.project_id == project_id)
+        query = select(c.detector).where(c.project_id == project_id, c.ranked > 0)
         with self.begin() as connection:
             return set(connection.scalars(query))
 
@@ -307,21 +308,6 @@ class Store(Database):
         )
         with self.begin() as connection:
             return connection.scalar(query) or 0
-
-    def drop_publications(self, project_id: int, keep: Iterable[str]) -> None:
-        """Forget the orders of a project other than these versions."""
-        c = tables.publications.c
-        kept = list(keep)
-        with self.begin() as connection:
-            gone = list(
-                connection.scalars(
-                    select(c.model_version).where(
-                        c.project_id == project_id, c.model_version.not_in(kept)
-                    )
-                )
-            )
-            connection.execute(delete(tables.ranks).where(tables.ranks.c.model_version.in_(gone)))
-            connection.execute(delete(tables.publications).where(c.model_version.in_(gone)))
 
 
 def _score_row(project_id: int, task: ScoredTask, now: datetime) -> dict[str, Any]:
@@ -369,7 +355,7 @@ def _scored_task(row: Any) -> ScoredTask:
 
 
 def _publication(row: Any) -> Publication:
-    values = dict(row._mapping)
+    values = {name: getattr(row, name) for name in Publication.__dataclass_fields__}
     values["strategy_weights"] = json.loads(values["strategy_weights"])
     return Publication(**{**values, "created_at": utc(values["created_at"])})
 

@@ -67,7 +67,7 @@ publications = Table(
     metadata,
     Column("model_version", String(100), primary_key=True),
     Column("project_id", Integer, nullable=False),
-    Column("state", String(20), nullable=False),  # preparing, live, superseded
+    Column("state", String(20), nullable=False),  # see loop/sent_versions.py
     Column("detector", String(64), nullable=False),
     Column("encoder", String(200), nullable=False),
     Column("strategy", String(40), nullable=False),
@@ -75,6 +75,8 @@ publications = Table(
     Column("strategy_weights", Text, nullable=False),  # JSON
     Column("ranked", Integer, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
+    # At the latest, by Label Studio's clock; null: not replaced, or not known yet.
+    Column("replaced_at", DateTime(timezone=True), nullable=True),
     Index("publications_of_project", "project_id", "state"),
 )
 

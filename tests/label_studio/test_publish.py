@@ -14,6 +14,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from backend.errors import PublishError, UnreachableError
+from backend.jobs.stopping import JobLost
 from backend.label_studio.client import Studio
 from backend.label_studio.publish import (
     RankedTask,
@@ -21,10 +22,11 @@ from backend.label_studio.publish import (
     is_order_live,
     publish,
     rank_score,
+    remove_versions,
     restore_order,
 )
 from backend.label_studio.transport import RefusedError
-from backend.label_studio.versions import made_at, stale_versions
+from backend.label_studio.versions import made_at
 
 BOX = {
     "id": "b1",
@@ -92,7 +94,8 @@ def test_a_second_publish_is_served_after_annotations(studio, make_project, owne
     published = publish(studio, project.id, ranked(rest), version=second)
 
     assert published.replaced == first
-    assert published.removed == ()  # the replaced order stays: someone may have a task of it open
+    # The replaced order is still there: someone may have a task of it open.
+    assert studio.model_versions(project.id)[first] == 6
     assert owner.next_task(project.id)["id"] == rest[0]
 
 
@@ -101,19 +104,13 @@ def test_an_open_task_can_be_submitted_after_the_next_publish(studio, make_proje
     publish(studio, project.id, ranked(project.task_ids), version=fresh_version())
     open_task = owner.next_task(project.id)
 
-    publish(
-        studio,
-        project.id,
-        ranked(project.task_ids[::-1]),
-        version=fresh_version(),
-        grace=timedelta(0),
-    )
+    publish(studio, project.id, ranked(project.task_ids[::-1]), version=fresh_version())
 
     owner.submit(open_task)
     assert owner.next_task(project.id)["id"] == project.task_ids[-1]
 
 
-def test_old_orders_go_and_foreign_ones_stay(studio, make_project):
+def test_old_orders_go_and_what_is_served_stays(studio, make_project):
     project = make_project(tasks=2)
     foreign = [
         {"task": task_id, "result": [], "score": 0.5, "model_version": "someone-else"}
@@ -122,17 +119,42 @@ def test_old_orders_go_and_foreign_ones_stay(studio, make_project):
     studio.import_predictions(project.id, foreign)
     versions = [fresh_version() for _ in range(3)]
 
-    results = [
-        publish(studio, project.id, ranked(project.task_ids), version=version, grace=timedelta(0))
-        for version in versions
-    ]
+    for version in versions:
+        publish(studio, project.id, ranked(project.task_ids), version=version)
+    removed = remove_versions(
+        studio, project.id, [versions[0], versions[2], "hf-gone"], hold=lambda: None
+    )
 
-    assert results[2].removed == (versions[0],)
+    # Asked for all three, it spares the one that is served.
+    assert removed == [versions[0], "hf-gone"]
     assert studio.model_versions(project.id) == {
         versions[2]: 2,
         versions[1]: 2,
         "someone-else": 2,
     }
+
+
+def test_nothing_is_deleted_once_the_work_went_to_another_process(studio, make_project):
+    project = make_project(tasks=1)
+    versions = [fresh_version() for _ in range(2)]
+    for version in versions:
+        publish(studio, project.id, ranked(project.task_ids), version=version)
+
+    def lost():
+        raise JobLost
+
+    with pytest.raises(JobLost):
+        remove_versions(studio, project.id, versions[:1], hold=lost)
+    with pytest.raises(JobLost):
+        publish(
+            studio,
+            project.id,
+            ranked(project.task_ids),
+            version=fresh_version(),
+            before_switch=lambda version, replaced: lost(),
+        )
+    assert is_order_live(studio, project.id, versions[1])
+    assert studio.model_versions(project.id)[versions[0]] == 1
 
 
 KILLED = """
@@ -182,8 +204,7 @@ def test_killed_anywhere_leaves_one_order_or_the_other(
     assert served["id"] == (order[-1] if switched else order[0])
     owner.submit(served)
     rest = [task_id for task_id in shuffled(order, seed=3) if task_id != served["id"]]
-    published = publish(studio, project.id, ranked(rest), version=later)
-    assert published.removed == (() if switched else (killed,))
+    publish(studio, project.id, ranked(rest), version=later)
     assert owner.next_task(project.id)["id"] == rest[0]
 
 
@@ -395,27 +416,3 @@ def test_versions_are_fresh_within_a_millisecond_and_sort_by_time():
     assert abs(made_at(versions[0]) - datetime.now(timezone.utc)) < timedelta(minutes=1)
     assert made_at("hf-hello") is None
     assert made_at("hf-99999999-999999-000") is None
-
-
-def named(minute):
-    return f"hf-20260101-00{minute:02d}00-000-aaaa"
-
-
-@pytest.mark.parametrize(
-    ("replaced", "minutes", "expected"),
-    [
-        (named(3), [1, 2, 3, 4], [1]),  # 2 was replaced within the grace time
-        (named(2), [1, 2, 3, 4], [1, 3]),  # 3 was never switched to
-        ("", [1, 4], []),
-        ("A title", [1, 2, 4], [1]),
-    ],
-)
-def test_which_versions_are_stale(replaced, minutes, expected):
-    now = datetime(2026, 1, 1, 0, 4, tzinfo=timezone.utc)
-    versions = [*map(named, minutes), "someone-else", "hf-odd-name"]
-
-    stale = stale_versions(
-        versions, live=named(4), replaced=replaced, grace=timedelta(minutes=2), now=now
-    )
-
-    assert stale == list(map(named, expected))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 
@@ -125,6 +127,34 @@ def test_a_scored_task_is_answered_from_the_store_without_its_image(
     web.requests.clear()
     assert ask(2, (31, f"{web.url}/0.jpg"))["results"] == first
     assert web.requests == []
+
+
+def test_a_task_that_shows_another_image_is_scored_again(
+    ask: Callable[..., Any], settings: Settings, web: WebServer
+) -> None:
+    (first,) = ask(2, (32, f"{web.url}/0.jpg"))["results"]
+    (second,) = ask(2, (32, f"{web.url}/1.jpg"))["results"]
+    assert second["result"] == ask(2, (33, f"{web.url}/1.jpg"))["results"][0]["result"]
+    assert second["result"] != first["result"]
+    # Its image is gone: nothing is better than the boxes of another one.
+    assert ask(2, (32, f"{web.url}/gone.jpg"))["results"] == [[]]
+
+
+def test_a_task_twice_in_a_batch_costs_no_other_one(
+    ask: Callable[..., Any], settings: Settings, web: WebServer
+) -> None:
+    images = [f"{web.url}/{name}.jpg" for name in ("0", "1", "2", "gone")]
+    results = ask(5, (51, images[0]), (51, images[1]), (52, images[2]), (51, images[3]))["results"]
+    assert results[2] == ask(5, (52, images[2]))["results"][0] != []
+    store = Store.from_settings(settings)
+    with store.begin() as connection:
+        rows = connection.exec_driver_sql(
+            "SELECT image_uri, image_hash FROM scores WHERE project_id = 5"
+        )
+        stored = {str(uri): found for uri, found in rows}
+    store.close()
+    for uri, found in stored.items():
+        assert found == hashlib.sha256(httpx.get(uri).content).hexdigest()
 
 
 def test_the_published_order_decides_version_and_score(

@@ -95,14 +95,16 @@ class Database:
     def upsert(
         self, connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Insert rows, replacing those with the same primary key."""
+        """Insert rows, replacing those with the same primary key; of two alike the last counts."""
         if not rows:
             return
         insert = self._insert(table)
         keys = [column.name for column in table.primary_key]
+        # PostgreSQL refuses to replace a row twice in one statement.
+        last = {tuple(row[key] for key in keys): row for row in rows}
         values = {c.name: insert.excluded[c.name] for c in table.columns if c.name not in keys}
         connection.execute(
-            insert.on_conflict_do_update(index_elements=keys, set_=values), list(rows)
+            insert.on_conflict_do_update(index_elements=keys, set_=values), list(last.values())
         )
 
     def insert_new(

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from backend.errors import HardestFirstError, StoreError
-from backend.label_studio.label_map import LabelMap
+from backend.label_studio.label_map import LabelMap, data_field
 from backend.label_studio.protocol import is_number
 from backend.label_studio.records import TaskRef
 from backend.label_studio.results import to_results
@@ -78,7 +78,8 @@ class Predictor:
             example = tasks[refs.index(None)]
             logger.warning("tasks without a number or data are left unanswered: %.200r", example)
         asked = [ref for ref in refs if ref is not None]
-        known = {} if live is None else self._scored(project_id, live.detector, asked)
+        image_field = data_field(label_config)
+        known = {} if live is None else self._scored(project_id, live.detector, asked, image_field)
         missing = [ref for ref in asked if ref.id not in known]
         if missing:
             until = time.monotonic() + PREDICT_SECONDS if deadline is None else deadline
@@ -96,9 +97,16 @@ class Predictor:
         ]
 
     def _scored(
-        self, project_id: int, detector: str, refs: Sequence[TaskRef]
+        self, project_id: int, detector: str, refs: Sequence[TaskRef], image_field: str
     ) -> dict[int, ScoredTask]:
-        return self._store.scored_tasks(project_id, detector, [ref.id for ref in refs])
+        """What is stored of these tasks, but of no image that a task showed before."""
+        found = self._store.scored_tasks(project_id, detector, [ref.id for ref in refs])
+        images = {ref.id: ref.data.get(image_field) for ref in refs}
+        return {
+            task_id: scored
+            for task_id, scored in found.items()
+            if scored.image_uri == images[task_id]
+        }
 
     def _score_missing(
         self, project_id: int, missing: Sequence[TaskRef], label_config: str, deadline: float
@@ -112,7 +120,8 @@ class Predictor:
             logger.error("%d tasks unanswered: %s", len(missing), error, extra=told)
             return {}
         detector = base if serving is None else serving.detector
-        known = self._scored(project_id, detector, missing)
+        image_field = data_field(label_config)
+        known = self._scored(project_id, detector, missing, image_field)
         fresh = [ref for ref in missing if ref.id not in known]
         if fresh:
             report = self._worker.score(
@@ -120,7 +129,7 @@ class Predictor:
             )
             for task_id, reason in report.skipped.items():
                 logger.warning("no prediction: %s", reason, extra={**told, "task": task_id})
-            known.update(self._scored(project_id, detector, fresh))
+            known.update(self._scored(project_id, detector, fresh, image_field))
         return known
 
     def _naming(self, detector: str, label_config: str) -> tuple[tuple[str, ...], LabelMap]:

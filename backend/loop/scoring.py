@@ -40,11 +40,18 @@ class ScoringReport:
     skipped: dict[int, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Seen:
+@dataclass(eq=False)
+class _Due:
+    """One image to be scored. A task may be in a batch twice, with two images."""
+
     task_id: int
     uri: str
-    image_hash: str
+    image_hash: str = ""  # known once it is loaded
+
+
+@dataclass(frozen=True)
+class _Seen:
+    due: _Due
     observation: Observation
 
 
@@ -116,28 +123,25 @@ class Scorer:
         todo = self._not_stored(project_id, tasks, data_field(label_config), report)
         done = len(tasks) - len(todo)
         on_progress(done, len(tasks))
-        hashes: dict[int, str] = {}
 
-        def load(item: tuple[TaskRef, str]) -> bytes:
-            task, uri = item
+        def load(due: _Due) -> bytes:
             with timed("fetch"):
-                data = self._source.fetch(uri, task_id=task.id)
-            hashes[task.id] = hashlib.sha256(data).hexdigest()
+                data = self._source.fetch(due.uri, task_id=due.task_id)
+            due.image_hash = hashlib.sha256(data).hexdigest()
             return data
 
-        def embedded(item: tuple[TaskRef, str]) -> bool:
-            key = hashes[item[0].id]
-            return bool(self._store.embedded(self.encoder_name, IMAGE_VIEW, [key]))
+        def embedded(due: _Due) -> bool:
+            return bool(self._store.embedded(self.encoder_name, IMAGE_VIEW, [due.image_hash]))
 
         batch: list[_Seen] = []
         outcomes = observe_all(self._models, todo, load, embedded=embedded, crops=CROPS)
-        for (task, uri), outcome in outcomes:
+        for due, outcome in outcomes:
             done += 1
             if isinstance(outcome, Observation):
-                batch.append(_Seen(task.id, uri, hashes.pop(task.id), outcome))
+                batch.append(_Seen(due, outcome))
                 report.scored += 1
             elif isinstance(outcome, ImageError):
-                _skip(report, project_id, task.id, outcome)
+                _skip(report, project_id, due.task_id, outcome)
             else:
                 self._save(project_id, batch)
                 raise outcome
@@ -154,9 +158,9 @@ class Scorer:
         tasks: Sequence[TaskRef],
         image_field: str,
         report: ScoringReport,
-    ) -> list[tuple[TaskRef, str]]:
+    ) -> list[_Due]:
         stored = self._store.scored_uris(project_id, self.detector_version)
-        todo: list[tuple[TaskRef, str]] = []
+        todo: list[_Due] = []
         for task in tasks:
             try:
                 uri = image_uri(task, image_field)
@@ -166,7 +170,7 @@ class Scorer:
             if stored.get(task.id) == uri:
                 report.reused += 1
             else:
-                todo.append((task, uri))
+                todo.append(_Due(task.id, uri))
         return todo
 
     def _save(self, project_id: int, batch: Sequence[_Seen]) -> None:
@@ -178,12 +182,12 @@ class Scorer:
 
     def _store_batch(self, project_id: int, batch: Sequence[_Seen]) -> None:
         images = {
-            seen.image_hash: seen.observation.embedding
+            seen.due.image_hash: seen.observation.embedding
             for seen in batch
             if seen.observation.embedding is not None
         }
         crops = {
-            seen.image_hash: mean_direction(seen.observation.object_embeddings)
+            seen.due.image_hash: mean_direction(seen.observation.object_embeddings)
             for seen in batch
             if len(seen.observation.object_embeddings)
         }
@@ -195,9 +199,9 @@ class Scorer:
     def _scored(self, seen: _Seen) -> ScoredTask:
         detections = seen.observation.detections
         return ScoredTask(
-            task_id=seen.task_id,
-            image_uri=seen.uri,
-            image_hash=seen.image_hash,
+            task_id=seen.due.task_id,
+            image_uri=seen.due.uri,
+            image_hash=seen.due.image_hash,
             detector=self.detector_version,
             detections=detections,
             scores=score_image(

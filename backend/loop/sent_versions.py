@@ -53,9 +53,24 @@ class SentVersions:
                 self._store.upsert(connection, tables.kept, [seen])
 
     def live(self, version: str, *, now: datetime) -> None:
-        """Keep that Label Studio serves this version, and ceased to serve the others by `now`."""
-        self._store.mark_live(self._project_id, version)
+        """Keep that Label Studio serves this version, and ceased to serve the others by `now`.
+
+        Nothing changes where another process replaced it meanwhile.
+        """
+        mine = self._of_project & (_c.model_version == version)
         with self._store.begin() as connection:
+            found = connection.execute(
+                update(tables.publications)
+                .where(mine, _c.state.in_(("switching", "live")))
+                .values(state="live")
+            )
+            if found.rowcount == 0:
+                return
+            connection.execute(
+                update(tables.publications)
+                .where(self._of_project, ~mine, _c.state.in_(("live", "shown")))
+                .values(state="superseded")
+            )
             connection.execute(
                 update(tables.publications)
                 .where(self._of_project, _c.state == "superseded", _c.replaced_at.is_(None))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -126,7 +127,7 @@ class ScoringWorker:
         except LabelConfigError as error:
             report.skipped = {task.id: str(error) for task in tasks}
             return report
-        requests: dict[int, _Request] = {}
+        requests: list[_Request] = []
         for task in tasks:
             try:
                 uri = image_uri(task, image_field)
@@ -134,15 +135,15 @@ class ScoringWorker:
                 report.skipped[task.id] = str(error)
             else:
                 asked = _Asked(project_id, label_config, image_field, task.id, uri)
-                requests[task.id] = self._request(asked)
-        wait([request.done for request in requests.values()], timeout=timeout)
+                requests.append(self._request(asked))
+        wait([request.done for request in requests], timeout=timeout)
         late = f"not scored within {timeout:.0f} s; it is still queued"
-        for task_id, request in requests.items():
+        for request in requests:
             reason = request.done.result() if request.done.done() else late
             if reason is None:
                 report.scored += 1
             else:
-                report.skipped[task_id] = reason
+                report.skipped[request.asked.task_id] = reason
         return report
 
     def _request(self, asked: _Asked) -> _Request:
@@ -177,7 +178,7 @@ class ScoringWorker:
             return
         self._loaded.set_result(base.detector_version)
         while (batch := self._next_batch()) is not None:
-            for alike in _by_project(batch):
+            for alike in _alike(batch):
                 self._score(alike)
         self._scorers.close()
 
@@ -216,10 +217,13 @@ class ScoringWorker:
             self._finish([request], skipped.get(request.asked.task_id))
 
 
-def _by_project(batch: Sequence[_Request]) -> list[list[_Request]]:
-    groups: dict[tuple[int, str], list[_Request]] = {}
+def _alike(batch: Sequence[_Request]) -> list[list[_Request]]:
+    """Of one project and label config each, and no task twice: what is skipped goes by task."""
+    groups: dict[tuple[int, str, int], list[_Request]] = {}
+    times: Counter[tuple[int, str, int]] = Counter()
     for request in batch:
-        groups.setdefault((request.asked.project_id, request.asked.label_config), []).append(
-            request
-        )
+        asked = request.asked
+        task = (asked.project_id, asked.label_config, asked.task_id)
+        groups.setdefault((*task[:2], times[task]), []).append(request)
+        times[task] += 1
     return list(groups.values())

@@ -82,6 +82,11 @@ def test_scoring_again_replaces_and_other_projects_and_detectors_stand(store: St
     assert store.scored_uris(7, "d1") == {1: "/data/upload/1.jpg"}
 
 
+def test_of_two_scores_of_a_task_in_one_batch_the_last_counts(store: Store) -> None:
+    store.save_scores(7, [scored(1), scored(2), scored(1, entropy=0.125)])
+    assert store.score_columns(7, "d1", [1, 2]).entropy.tolist() == [0.125, 0.5]
+
+
 def test_columns_are_by_ascending_id_and_only_those_asked_for(store: Store) -> None:
     store.save_scores(7, [scored(3, class_weight=0.25), scored(1), scored(2)])
     columns = store.score_columns(7, "d1", [3, 2, 99])

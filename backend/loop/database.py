@@ -17,6 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from backend.disk import is_disk_full
 from backend.errors import StoreError
 from backend.settings import Settings
 
@@ -53,7 +54,12 @@ class Database:
             self._engine = create_engine(parsed, pool_pre_ping=True)
             if self._engine.dialect.name == "sqlite":
                 event.listen(self._engine, "connect", _tune_sqlite)
-            _migrate(self._engine)
+            try:
+                _migrate(self._engine, self._where)
+            except BaseException:
+                # With its connection goes the lock of PostgreSQL.
+                self._engine.dispose()
+                raise
 
     @classmethod
     def from_settings(cls: type[DatabaseT], settings: Settings) -> DatabaseT:
@@ -85,10 +91,15 @@ class Database:
         try:
             yield
         except (SQLAlchemyError, OSError) as error:
+            if is_disk_full(error):
+                raise StoreError(
+                    f"The disk of the store {self._where} is full: free some space there, then "
+                    "run again; what was stored before is kept."
+                ) from error
             cause = str(getattr(error, "orig", None) or error).splitlines()[0]
             raise StoreError(
                 f"The store {self._where} failed ({cause}): "
-                "check that it is reachable, writable and not out of disk space, then run again; "
+                "check that it is reachable and writable, then run again; "
                 "what was stored before is kept."
             ) from error
 
@@ -133,10 +144,16 @@ def _tune_sqlite(connection: Any, _record: Any) -> None:
     cursor.close()
 
 
-def _migrate(engine: Engine) -> None:
-    """Bring the tables to the newest schema; one process at a time does it."""
+def _migrate(engine: Engine, where: str) -> None:
+    """Bring the tables to the newest schema; one process at a time does it.
+
+    Raises:
+        StoreError: a newer version made them.
+    """
     from alembic import command
     from alembic.config import Config
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
@@ -146,6 +163,14 @@ def _migrate(engine: Engine) -> None:
             connection.exec_driver_sql(f"SELECT pg_advisory_lock({_MIGRATION_LOCK})")
         else:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
+        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+        found = MigrationContext.configure(connection).get_current_revision()
+        if found is not None and found not in known:
+            raise StoreError(
+                f"The store {where} was made by a newer version (its schema is {found}, this "
+                f"version knows {max(known)}): update this installation, or name another DATA_DIR "
+                "or DATABASE_URL; nothing was changed."
+            )
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         connection.commit()

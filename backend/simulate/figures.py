@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from backend.disk import write_whole
 from backend.simulate.analysis import RANDOM, TARGETS, Analysis, TargetResult, learning_curves
 from backend.simulate.arms import DEFAULT
 from backend.simulate.records import Run
 from backend.simulate.savings import Curve, Saving
-from backend.training.disk import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

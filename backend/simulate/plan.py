@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.disk import write_whole
 from backend.errors import SimulationError
 from backend.settings import Settings
 from backend.simulate.analysis import FULL
 from backend.simulate.arms import check_arms
 from backend.simulate.datasets import ReplayData
-from backend.training.disk import write_whole
 from backend.training.trainer import steps_for
 
 

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from backend.disk import write_whole
 from backend.errors import StoreError
-from backend.training.disk import write_whole
 
 _MISSING = "delete it, and the replay makes it again"
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from backend.class_weights import class_weights, weigh_image
 from backend.detections import Detections
+from backend.disk import write_whole
 from backend.embeddings import mean_direction
 from backend.errors import SimulationError
 from backend.loop.store import ScoreColumns
@@ -32,7 +33,6 @@ from backend.simulate.arms import (
 from backend.simulate.plan import initial_order
 from backend.simulate.records import RoundPoint, Run, read_run, read_runs, run_path, write_run
 from backend.simulate.stage import Stage, image_name, observe
-from backend.training.disk import write_whole
 from backend.training.matching import Predictions, match_image
 from backend.training.plan import TrainingPlan
 from backend.training.quality import JUDGING_FLOOR, Quality, measure

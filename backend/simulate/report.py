@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from backend.disk import write_whole
 from backend.errors import StoreError
 from backend.simulate.analysis import (
     COSTS,
@@ -24,7 +25,6 @@ from backend.simulate.analysis import (
 from backend.simulate.figures import draw_curves, draw_savings
 from backend.simulate.records import Run
 from backend.simulate.savings import Difference, Need, Saving, claim
-from backend.training.disk import write_whole
 
 # The target that the savings in other costs are told at.
 _TOLD = TARGETS.index(0.9)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.disk import is_disk_full
 from backend.errors import ImageError, TrainingError
-from backend.training.disk import is_disk_full
 from backend.vision.picture import Picture, decode
 
 _SUMMARY = "summary.json"

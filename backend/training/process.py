@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from backend.disk import is_disk_full, write_whole
 from backend.errors import HardestFirstError, TrainingError
-from backend.training.disk import is_disk_full, write_whole
 from backend.training.plan import TrainingPlan, read_plan
 
 _NICENESS = 10

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.disk import write_whole
 from backend.errors import TrainingError
-from backend.training.disk import write_whole
 from backend.training.plan import TrainingPlan
 
 _PARTS = 10

@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from backend.training.disk import write_whole
+from backend.disk import write_whole
 
 
 def save_stripped(model: Any, path: Path, *, image_size: int) -> None:

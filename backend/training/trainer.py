@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
 
+from backend.disk import is_disk_full
 from backend.errors import TrainingError
-from backend.training.disk import is_disk_full
 from backend.training.plan import TrainingPlan
 
 _POLL_SECONDS = 0.5

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
+import secrets
 import shutil
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backend.disk import write_whole
 from backend.errors import WeightsError
 from backend.vision.openvino_import import import_openvino
 from backend.vision.weights import short_hash
@@ -21,9 +23,13 @@ if TYPE_CHECKING:
     import torch
 
 # Raise it when the conversion or what is stored beside it changes: old exports are then ignored.
-_RECIPE = 2
+_RECIPE = 3
 _STALE_SECONDS = 24 * 3600
 _PARTIAL_PREFIX = ".partial-"
+_MODEL = "model.xml"
+_FACTS = "facts.json"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,21 +74,44 @@ def cached_export(
         build: loads the network in torch; called only when it is not in the cache.
 
     Raises:
-        WeightsError: the conversion failed, or a kept export is damaged.
+        WeightsError: the conversion failed, or the disk is full.
     """
-    openvino = import_openvino()
-
     folder = _folder(kind, key, export_dir)
-    if not folder.is_dir():
+    kept = _read(folder) if folder.is_dir() else None
+    if kept is None:
         _write(folder, build())
-    try:
-        facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-        return Export(openvino.Core().read_model(folder / "model.xml"), facts)
-    except (OSError, ValueError, RuntimeError) as error:
+        kept = _read(folder)
+    if kept is None:
         raise WeightsError(
-            f"the converted model in {folder.name} is damaged ({type(error).__name__}): "
-            "delete that folder under DATA_DIR/exports, it is made anew"
-        ) from error
+            f"the converted model in {folder} cannot be read right after it was written: check "
+            "the disk of DATA_DIR"
+        )
+    return kept
+
+
+def _read(folder: Path) -> Export | None:
+    """What is kept in a folder; None where it is damaged, and removed then."""
+    try:
+        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+        # A cut weights file may be read without an error, and give other numbers.
+        if facts["bytes"] == _sizes(folder):
+            model = import_openvino().Core().read_model(folder / _MODEL)
+            return Export(model, facts["facts"])
+        why = "a file of it has another size"
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
+        why = type(error).__name__
+    logger.warning("the converted model in %s is damaged (%s): it is converted again", folder, why)
+    # Renamed first: another process either finds all of it or nothing.
+    aside = folder.with_name(f"{_PARTIAL_PREFIX}{secrets.token_hex(8)}")
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+    return None
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """File name -> bytes, of all but the facts."""
+    return {path.name: path.stat().st_size for path in folder.iterdir() if path.name != _FACTS}
 
 
 def drop_export(kind: str, key: tuple[object, ...], export_dir: Path) -> None:
@@ -114,26 +143,34 @@ def convert(source: Source) -> Any:
 
 def _write(folder: Path, source: Source) -> None:
     """Convert into a folder beside `folder`, then rename: others see all of it or nothing."""
-    openvino = import_openvino()
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(folder.parent)
-    partial = Path(tempfile.mkdtemp(prefix=_PARTIAL_PREFIX, dir=folder.parent))
     try:
-        openvino.save_model(convert(source), partial / "model.xml", compress_to_fp16=False)
-        (partial / "facts.json").write_text(json.dumps(source.facts), encoding="utf-8")
-        try:
-            partial.rename(folder)
-        except OSError:
-            # Another process was faster: its folder is there, not empty, and as good.
-            if not folder.is_dir():
-                raise
+        model = convert(source)
     except WeightsError:
         raise
     except Exception as error:
         raise WeightsError(
             f"the model cannot be converted to OpenVINO ({type(error).__name__}: "
             f"{_first_line(error)}): set DEVICE to a GPU, or use another model"
+        ) from error
+    partial = folder.with_name(f"{_PARTIAL_PREFIX}{secrets.token_hex(8)}")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(folder.parent)
+        partial.mkdir()
+        import_openvino().save_model(model, partial / _MODEL, compress_to_fp16=False)
+        facts = {"facts": source.facts, "bytes": _sizes(partial)}
+        write_whole(partial / _FACTS, json.dumps(facts).encode())
+        try:
+            partial.rename(folder)
+        except OSError:
+            # Another process was faster: its folder is there, not empty, and as good.
+            if not folder.is_dir():
+                raise
+    # OpenVINO raises a RuntimeError that does not say why it cannot write.
+    except (OSError, RuntimeError) as error:
+        raise WeightsError(
+            f"the converted model cannot be written to {folder.parent} ({_first_line(error)}): "
+            "free some space on that disk, and check that this account may write there"
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

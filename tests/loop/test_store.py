@@ -181,6 +181,23 @@ def test_a_database_that_cannot_be_opened_is_one_line_without_the_password(
     assert "\n" not in str(caught.value)
 
 
+def test_a_store_of_a_newer_version_is_one_line_and_stays_as_it_is(store: Store) -> None:
+    url = store._engine.url.render_as_string(hide_password=False)
+    with store.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    try:
+        with pytest.raises(StoreError, match=r"made by a newer version .*update this") as caught:
+            Store(url)
+        assert "\n" not in str(caught.value)
+        with store.begin() as connection:
+            found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+        assert found == "9999"
+    finally:
+        known = sorted(Path("backend/loop/migrations/versions").glob("[0-9]*.py"))[-1].name[:4]
+        with store.begin() as connection:
+            connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{known}'")
+
+
 def test_a_full_disk_is_one_line_and_what_was_stored_stays(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path / 'store.sqlite3'}")
     store.save_scores(7, [scored(1)])
@@ -189,7 +206,7 @@ def test_a_full_disk_is_one_line_and_what_was_stored_stays(tmp_path: Path) -> No
         connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
         limited = connection.connection.driver_connection
     assert limited is not None
-    with pytest.raises(StoreError, match="full"):
+    with pytest.raises(StoreError, match=r"The disk of the store .*store.sqlite3 is full: free"):
         store.save_scores(7, [scored(task_id) for task_id in range(2, 500)])
     assert sorted(store.scored_uris(7, "d1")) == [1]
     store.close()

@@ -79,13 +79,46 @@ def test_the_slower_of_two_processes_uses_what_the_faster_made(tmp_path: Path) -
     assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("name", ["model.xml", "facts.json"])
-def test_a_damaged_export_says_which_folder_to_delete(name: str, tmp_path: Path) -> None:
-    cached_export("net", ("hash",), tmp_path, lambda: build([]))
+@pytest.mark.parametrize("name", ["model.xml", "model.bin", "facts.json"])
+@pytest.mark.parametrize("content", [b"", b"\x00", b"{}", None])
+def test_a_damaged_export_is_made_again(name: str, content: bytes | None, tmp_path: Path) -> None:
+    calls: list[int] = []
+    cached_export("net", ("hash",), tmp_path, lambda: build(calls))
     [folder] = tmp_path.iterdir()
-    (folder / name).write_bytes(b"\x00")
-    with pytest.raises(WeightsError, match=f"{folder.name}.*delete that folder"):
-        cached_export("net", ("hash",), tmp_path, lambda: build([]))
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(content)
+    again = cached_export("net", ("hash",), tmp_path, lambda: build(calls))
+    assert again.facts == {"answer": 42}
+    assert len(calls) == 2
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from backend.errors import WeightsError
+from backend.vision.export import cached_export
+from tests.vision.test_export import build
+source = build([])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+try:
+    cached_export("net", ("hash",), Path(sys.argv[1]), lambda: source)
+except WeightsError as error:
+    sys.exit(str(error))
+"""
+
+
+def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True, check=False
+    )
+    assert f"cannot be written to {tmp_path}" in done.stderr
+    assert "free some space on that disk" in done.stderr
+    assert "GPU" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_converting_tells_nobody_and_writes_nothing_else(tmp_path: Path) -> None:
@@ -116,7 +149,7 @@ sys.exit(f"asked for {asked}" if asked else 0)
     assert [path.name for path in home.rglob("*") if "cache" not in str(path)] == []
 
 
-def test_a_dropped_export_is_made_anew(tmp_path: Path) -> None:
+def test_a_dropped_export_is_made_again(tmp_path: Path) -> None:
     calls: list[int] = []
     drop_export("net", ("hash",), tmp_path)
     for _ in range(2):

@@ -18,7 +18,7 @@ from backend.api import (
     score_batch,
     thumbnails,
 )
-from backend.api.access import KEY_FIRST
+from backend.api.access import KEY_FIRST, door_of
 from backend.api.headers import SecurityHeaders
 from backend.api.limits import BodyLimits
 from backend.api.parameters import ANYWHERE
@@ -66,7 +66,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(health.router)
     app.include_router(docs_page.router)
     # From the inside out: a request passes the last one first.
-    app.add_middleware(BodyLimits, max_bytes=chosen.max_request_mb * 1_000_000)
+    app.add_middleware(BodyLimits, max_bytes=chosen.max_request_mb * 1_000_000, door_of=door_of)
     app.add_middleware(RequestContext)
     app.add_middleware(SecurityHeaders)
     return app

@@ -11,10 +11,11 @@ from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from backend.api.services import ServicesDep
 from backend.label_studio.protocol import SECRET_HEADER
 
-_Given = Annotated[HTTPBasicCredentials | None, Depends(HTTPBasic(auto_error=False))]
+basic = HTTPBasic(auto_error=False)
+_Given = Annotated[HTTPBasicCredentials | None, Depends(basic)]
 
 
-def check_connection(services: ServicesDep, given: _Given) -> None:
+def check_connection(_request: Request, services: ServicesDep, given: _Given) -> None:
     """Refuse who does not show BASIC_AUTH_USER and BASIC_AUTH_PASS, where these are set.
 
     Raises:
@@ -46,7 +47,7 @@ def check_event(request: Request, services: ServicesDep, given: _Given) -> None:
     """
     shown = request.headers.get(SECRET_HEADER)
     if shown is None:
-        check_connection(services, given)
+        check_connection(request, services, given)
     elif not secrets.compare_digest(shown.encode(), services.secret.encode()):
         raise HTTPException(
             status.HTTP_401_UNAUTHORIZED,

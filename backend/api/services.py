@@ -110,10 +110,15 @@ def open_services(settings: Settings) -> Iterator[Services]:
     predictor.close()
 
 
-# Asynchronous, though it waits for nothing: it then takes no thread from those who need one.
-async def _services(request: Request) -> Services:
+def services_of(request: Request) -> Services:
+    """The parts of the server that a request came to."""
     opened: Services = request.app.state.services
     return opened
+
+
+# Asynchronous, though it waits for nothing: it then takes no thread from those who need one.
+async def _services(request: Request) -> Services:
+    return services_of(request)
 
 
 ServicesDep = Annotated[Services, Depends(_services)]

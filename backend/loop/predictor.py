@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from backend.errors import HardestFirstError, StoreError
+from backend.errors import HardestFirstError, LabelConfigError, StoreError
 from backend.label_studio.label_map import LabelMap, data_field
 from backend.label_studio.protocol import is_number
 from backend.label_studio.records import TaskRef
@@ -78,8 +78,7 @@ class Predictor:
             example = tasks[refs.index(None)]
             logger.warning("tasks without a number or data are left unanswered: %.200r", example)
         asked = [ref for ref in refs if ref is not None]
-        image_field = data_field(label_config)
-        known = {} if live is None else self._scored(project_id, live.detector, asked, image_field)
+        known = {} if live is None else self._scored(project_id, live.detector, asked, label_config)
         missing = [ref for ref in asked if ref.id not in known]
         if missing:
             until = time.monotonic() + PREDICT_SECONDS if deadline is None else deadline
@@ -97,9 +96,13 @@ class Predictor:
         ]
 
     def _scored(
-        self, project_id: int, detector: str, refs: Sequence[TaskRef], image_field: str
+        self, project_id: int, detector: str, refs: Sequence[TaskRef], label_config: str
     ) -> dict[int, ScoredTask]:
         """What is stored of these tasks, but of no image that a task showed before."""
+        try:
+            image_field = data_field(label_config)
+        except LabelConfigError:  # said when they are to be scored
+            return {}
         found = self._store.scored_tasks(project_id, detector, [ref.id for ref in refs])
         images = {ref.id: ref.data.get(image_field) for ref in refs}
         return {
@@ -120,8 +123,7 @@ class Predictor:
             logger.error("%d tasks unanswered: %s", len(missing), error, extra=told)
             return {}
         detector = base if serving is None else serving.detector
-        image_field = data_field(label_config)
-        known = self._scored(project_id, detector, missing, image_field)
+        known = self._scored(project_id, detector, missing, label_config)
         fresh = [ref for ref in missing if ref.id not in known]
         if fresh:
             report = self._worker.score(
@@ -129,7 +131,7 @@ class Predictor:
             )
             for task_id, reason in report.skipped.items():
                 logger.warning("no prediction: %s", reason, extra={**told, "task": task_id})
-            known.update(self._scored(project_id, detector, fresh, image_field))
+            known.update(self._scored(project_id, detector, fresh, label_config))
         return known
 
     def _naming(self, detector: str, label_config: str) -> tuple[tuple[str, ...], LabelMap]:

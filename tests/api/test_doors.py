@@ -16,22 +16,27 @@ import anyio
 import httpx
 import pytest
 import uvicorn
+from fastapi import Request
 from fastapi.responses import PlainTextResponse
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from backend import http_worker
+from backend.api.access import door_of
 from backend.api.headers import SecurityHeaders
-from backend.api.limits import SMALL_BODY_BYTES, BodyLimits
+from backend.api.limits import SMALL_BODY_BYTES, BodyLimits, Door
 from backend.errors import HardestFirstError
 from backend.http_worker import HttpWorker
 from backend.label_studio.client import Studio
 from backend.label_studio.images import ImageSource
+from backend.loop.database import Database
+from backend.loop.key_store import KeyStore
 from backend.loop.store import Store
 from backend.server import create_app
 from backend.service_log import make_handler
 from backend.settings import Settings, load_settings
-from tests.label_studio.conftest import WebServer, reply
+from tests.api.server import Server, served
+from tests.label_studio.conftest import CONFIG, WebServer, reply
 from tests.loop.conftest import MODELS
 
 SECRET = "open-sesame-0123456789"
@@ -172,7 +177,7 @@ async def _echo_length(scope: Any, receive: Any, send: Any) -> None:
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_over_the_network_the_refusal_is_read_and_the_connection_closed(chunked: bool) -> None:
-    app = BodyLimits(_echo_length, max_bytes=1_000_000)
+    app = BodyLimits(_echo_length, max_bytes=1_000_000, door_of=anybody)
     with serving(app) as (host, port):
         url = f"http://{host}:{port}/predict"
         large = b"x" * 20_000_000
@@ -187,7 +192,7 @@ def test_over_the_network_the_refusal_is_read_and_the_connection_closed(chunked:
 
 
 def test_a_body_that_drips_is_cut_off() -> None:
-    app = BodyLimits(_echo_length, max_bytes=1_000_000, body_seconds=0.5)
+    app = BodyLimits(_echo_length, max_bytes=1_000_000, door_of=anybody, body_seconds=0.5)
     with serving(app) as (host, port), socket.create_connection((host, port), timeout=20) as drip:
         drip.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx")
         answer = _read_to_the_end(drip)
@@ -222,7 +227,17 @@ def test_headers_that_are_too_large_are_refused() -> None:
         assert httpx.get(f"http://{host}:{port}/", headers={"X": "x" * 10_000}).is_success
 
 
-def test_large_bodies_at_once_wait_their_turn() -> None:
+def anybody(path: str) -> Door:
+    async def let_in(request: Request) -> None:
+        """No credentials are asked for."""
+
+    return let_in
+
+
+LARGE = 3 * SMALL_BODY_BYTES
+
+
+def test_large_bodies_at_once_wait_their_turn_and_small_ones_do_not() -> None:
     """Four of the largest fill the memory that is granted; a fifth is asked to come again."""
     arrived, go_on = 0, anyio.Event()
     statuses: list[int] = []
@@ -235,23 +250,26 @@ def test_large_bodies_at_once_wait_their_turn() -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    app = BodyLimits(slow, max_bytes=1000)
+    app = BodyLimits(slow, max_bytes=LARGE, door_of=anybody)
 
-    async def ask() -> None:
+    async def ask(size: int = LARGE) -> None:
         async def receive() -> Any:
-            return {"type": "http.request", "body": b"x" * 1000, "more_body": False}
+            return {"type": "http.request", "body": b"x" * size, "more_body": False}
 
         async def send(message: Any) -> None:
             if message["type"] == "http.response.start":
                 statuses.append(message["status"])
 
-        await app({"type": "http", "path": "/predict", "headers": []}, receive, send)
+        headers = [(b"content-length", str(size).encode())]
+        await app({"type": "http", "path": "/predict", "headers": headers}, receive, send)
 
     async def run() -> None:
         async with anyio.create_task_group() as tasks:
             for _ in range(4):
                 tasks.start_soon(ask)
-            while arrived < 4:
+            for _ in range(10):
+                tasks.start_soon(ask, SMALL_BODY_BYTES)
+            while arrived < 14:
                 await anyio.sleep(0)
             await ask()
             assert statuses == [503]
@@ -259,7 +277,91 @@ def test_large_bodies_at_once_wait_their_turn() -> None:
         await ask()
 
     anyio.run(run)
-    assert statuses == [503, 200, 200, 200, 200, 200]
+    assert statuses == [503, *[200] * 15]
+
+
+@pytest.fixture(scope="module")
+def locked(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """With a lock at every door."""
+    return settings.model_copy(
+        update={
+            "data_dir": tmp_path_factory.mktemp("locked"),
+            "basic_auth_user": "label-studio",
+            "basic_auth_pass": SecretStr(SECRET),
+            "max_request_mb": 64,
+        }
+    )
+
+
+def _all_but_the_last_byte(server: Server, path: str, size: int) -> socket.socket:
+    address = httpx.URL(server.url)
+    connection = socket.create_connection((address.host, address.port or 80), timeout=30)
+    head = f"POST {path} HTTP/1.1\r\nHost: {address.host}\r\nContent-Length: {size}\r\n\r\n"
+    with contextlib.suppress(OSError):  # refused while it is being sent
+        connection.sendall(head.encode() + b"x" * (size - 1))
+    return connection
+
+
+@pytest.mark.parametrize(
+    ("path", "size"),
+    [
+        ("/predict", 20_000_000),
+        ("/webhook", 20_000_000),
+        ("/setup", 1000),
+        ("/v1/label/auto", 1000),
+    ],
+)
+def test_nothing_is_read_of_a_caller_without_credentials(
+    locked: Settings, path: str, size: int
+) -> None:
+    database = Database.from_settings(locked)
+    keys = KeyStore(database)
+    if not keys.any_made():
+        keys.make("anybody")
+    database.close()
+    with served(locked) as server, contextlib.ExitStack() as held:
+        strangers = [
+            held.enter_context(_all_but_the_last_byte(server, path, size)) for _ in range(8)
+        ]
+        # None of them has sent its last byte, and each is answered.
+        for stranger in strangers:
+            assert _read_to_the_end(stranger).startswith(b"HTTP/1.1 401 ")
+
+
+def test_who_fills_the_room_for_large_bodies_keeps_no_small_one_waiting(
+    settings: Settings, tmp_path: Path
+) -> None:
+    no_locks = settings.model_copy(update={"data_dir": tmp_path, "max_request_mb": 10})
+    with served(no_locks) as server, contextlib.ExitStack() as held:
+        for _ in range(6):
+            held.enter_context(_all_but_the_last_byte(server, "/predict", 10_000_000))
+        event = {"action": "ANNOTATION_CREATED", "project": {"id": 3}}
+        assert server.http.post("/webhook", json=event).status_code == 201
+        assert server.http.post("/setup", json={"project": "3.1"}).status_code == 200
+        body = {"tasks": [], "project": "3.1", "label_config": CONFIG}
+        assert server.http.post("/predict", json=body).status_code == 200
+        assert server.http.post("/v1/label/auto", data={"project_id": 3}).status_code != 503
+
+
+def test_every_route_that_takes_a_body_has_a_door(client: TestClient) -> None:
+    routes = client.app.openapi()["paths"]  # type: ignore[attr-defined]
+    found = [
+        path
+        for path, methods in routes.items()
+        if any("requestBody" in operation for operation in methods.values())
+    ]
+    assert len(found) > 5
+    assert [path for path in found if door_of(path) is None] == []
+
+
+def test_a_body_where_nothing_takes_one_is_not_waited_for(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with (
+        served(settings.model_copy(update={"data_dir": tmp_path})) as server,
+        _all_but_the_last_byte(server, "/nothing-here", 1_000_000) as stranger,
+    ):
+        assert stranger.recv(1000).startswith(b"HTTP/1.1 404 ")
 
 
 def _read_to_the_end(connection: socket.socket) -> bytes:
@@ -374,9 +476,9 @@ FAILURES = [
 
 @pytest.mark.parametrize("fail", FAILURES, ids=lambda fail: fail.__name__.strip("_"))
 def test_a_failure_tells_no_secret(
-    fail: Callable[[Settings, WebServer], None], settings: Settings
+    fail: Callable[[Settings, WebServer], None], settings: Settings, client: TestClient
 ) -> None:
-    """Neither its line nor the log, at its most talkative."""
+    """Neither its line nor the log of a server, at its most talkative."""
     log = io.StringIO()
     handler = make_handler(settings, log)
     root = logging.getLogger()

@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
 
+from backend.parent import end_with_parent
+
 HEADER_SECONDS = 10.0
 
 
@@ -62,3 +64,8 @@ class HttpWorker(UvicornWorker):  # type: ignore[misc]
         # Streams of job events would last: cut before gunicorn (30 s) kills what is still open.
         "timeout_graceful_shutdown": 20,
     }
+
+    def init_process(self) -> None:
+        """Begin; without gunicorn's master this process would keep the port for ever."""
+        end_with_parent(self.ppid)
+        super().init_process()

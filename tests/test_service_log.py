@@ -239,20 +239,19 @@ def test_logging_that_is_set_up_already_stays_as_it_is(settings: Settings) -> No
     assert logging.getLogger().handlers == before
 
 
-def test_all_that_a_server_writes_is_events(tmp_path: Path) -> None:
-    """gunicorn's and uvicorn's lines too, and those of a model that cannot be loaded."""
-    port = free_port()
+def serve(folder: Path, port: int) -> subprocess.Popen[str]:
+    """`python -m backend serve`, without models, in a process of its own."""
     environment = {
         **os.environ,
-        "DATA_DIR": str(tmp_path),
+        "DATA_DIR": str(folder),
         "MODEL": "missing.pt",
-        "MODEL_DIR": str(tmp_path),
+        "MODEL_DIR": str(folder),
         "LABEL_STUDIO_URL": "http://127.0.0.1:9",
         "LABEL_STUDIO_API_KEY": LEGACY,
         "LOG_FORMAT": "json",
         "PORT": str(port),
     }
-    server = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-m", "backend", "serve"],
         env=environment,
         cwd=ROOT,
@@ -260,6 +259,25 @@ def test_all_that_a_server_writes_is_events(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def test_a_killed_server_leaves_nothing_that_keeps_the_port(tmp_path: Path) -> None:
+    port = free_port()
+    server = serve(tmp_path, port)
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/health", server)
+    finally:
+        server.kill()
+        # The pipes are shut when the last process that holds them has ended.
+        server.communicate(timeout=60)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://127.0.0.1:{port}/health")
+
+
+def test_all_that_a_server_writes_is_events(tmp_path: Path) -> None:
+    """gunicorn's and uvicorn's lines too, and those of a model that cannot be loaded."""
+    port = free_port()
+    server = serve(tmp_path, port)
     try:
         _wait_for(f"http://127.0.0.1:{port}/health", server)
         answer = httpx.get(

@@ -21,10 +21,11 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from backend.errors import SimulationError
+from backend.parent import end_with_parent
 from backend.progress import Progress
 from backend.simulate.replay import Replay, recorded, run_folder
 from backend.simulate.stage import Stage, prepare
-from backend.training.process import end_with_parent, explain
+from backend.training.process import explain
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def work(stage: Stage, arm: str, seed: int, share: Share, parent: Connection) ->
         parent: where whole numbers (steps) and texts (failures) are sent.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its children itself
-    end_with_parent()
+    end_with_parent(os.getppid())
     if share.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = share.gpu
     _print_to(run_folder(stage.plan.out, arm, seed) / "train.log")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import Any, TextIO
 
 from backend.disk import is_disk_full, write_whole
 from backend.errors import HardestFirstError, TrainingError
+from backend.parent import end_with_parent
 from backend.training.plan import TrainingPlan, read_plan
 
 _NICENESS = 10
@@ -30,7 +30,7 @@ _MEMORY = (
 
 def main(arguments: list[str]) -> int:
     """Train as the plan says. Returns the exit status."""
-    end_with_parent()
+    end_with_parent(os.getppid())
     os.nice(_NICENESS)
     # The pipe to the parent gets a number of its own: libraries print to standard output.
     with os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1) as parent:
@@ -107,15 +107,6 @@ def train_here(
 
 def _tell(parent: TextIO, **message: Any) -> None:
     parent.write(json.dumps(message) + "\n")
-
-
-def end_with_parent() -> None:
-    """Be killed when the parent dies. Elsewhere than on Linux the next step finds the pipe shut."""
-    if sys.platform == "linux":
-        import ctypes
-
-        set_death_signal = 1
-        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from backend.errors import TrainingError
 from backend.jobs.context import JobContext
 from backend.jobs.kinds import (
     ASSIGN,
@@ -22,6 +23,7 @@ from backend.jobs.queue import JobQueue
 from backend.jobs.runner import Handler
 from backend.jobs.watch import Watch
 from backend.label_studio.client import Studio
+from backend.label_studio.records import ProjectInfo
 from backend.loop.answer_store import AnswerStore
 from backend.loop.answers import AnswerReader
 from backend.loop.cleaning import clean_up
@@ -32,6 +34,7 @@ from backend.loop.published import OrderReport
 from backend.loop.reordering import Reorderer
 from backend.loop.scorers import Scorers
 from backend.loop.store import Store
+from backend.loop.training_set import why_not_judged
 from backend.settings import Settings
 
 _KEEP_POLLS_DAYS = 1.0
@@ -117,13 +120,17 @@ class Workshop:
         project_id = context.job.project_id
         if "answered" not in context.notes:
             answers = AnswerStore(self.store)
+            project = self.studio.project(project_id)
             answers.watch(project_id)
             AnswerReader(self.studio, answers).read(
-                self.studio.project(project_id),
-                on_progress=partial(context.progress, "reading answers"),
+                project, on_progress=partial(context.progress, "reading answers")
             )
+            answered = len(answers.answered_tasks(project_id))
+            # Without any answer there is better to say than that none are of the random share.
+            if answered and not context.job.payload.get("all_labels"):
+                self._refuse_unjudged(project)
             # From here on counts when the next training is due.
-            context.note(answered=len(answers.answered_tasks(project_id)))
+            context.note(answered=answered)
 
         def should_stop() -> bool:
             context.check()
@@ -139,6 +146,11 @@ class Workshop:
         self.submit(POLL, project_id)
         self.submit(CLEAN_UP, project_id)
         return {"round": row.round, "version": row.version, "promoted": row.promoted}
+
+    def _refuse_unjudged(self, project: ProjectInfo) -> None:
+        reason = why_not_judged(self.settings, self.studio, self.store, project)
+        if reason:
+            raise TrainingError(reason)
 
     def _auto_label(self, context: JobContext) -> dict[str, Any]:
         done = prelabel(
@@ -161,7 +173,9 @@ class Workshop:
             self.submit(TRAIN, context.job.project_id)
         if found.publish:
             self.submit(PUBLISH, context.job.project_id)
-        return {"read": found.read, "train": found.train, "publish": found.publish}
+        if found.waits:
+            context.log(found.waits)
+        return asdict(found)
 
     def _clean_up(self, context: JobContext) -> dict[str, Any]:
         busy = {job.id for job in self.queue.list(context.job.project_id, ("queued", "running"))}

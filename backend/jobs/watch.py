@@ -20,17 +20,22 @@ from backend.loop.published import adopt_published, config_hash
 from backend.loop.round_store import RoundStore
 from backend.loop.secret import webhook_secret
 from backend.loop.store import Publication, Store
+from backend.loop.training_set import why_not_judged
 from backend.progress import Progress
 from backend.settings import Settings
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a look found: tasks whose answers were read, and which jobs are due."""
+    """What a look found: tasks whose answers were read, and which jobs are due.
+
+    `waits` says in one line why a training that is due by the number of answers cannot begin yet.
+    """
 
     read: int
     train: bool
     publish: bool
+    waits: str = ""
 
 
 class Watch:
@@ -65,11 +70,17 @@ class Watch:
         reader = AnswerReader(self._studio, self._answers)
         read = reader.read(project, on_progress=partial(on_progress, "reading answers"))
         situation = self._situation(project)
+        is_due = training_is_due(situation, self._settings)
+        waits = self._why_not_judged(project) if is_due else ""
         return Found(
             read=read,
-            train=training_is_due(situation, self._settings),
+            train=is_due and not waits,
             publish=publish_is_due(situation, datetime.now(timezone.utc)),
+            waits=waits,
         )
+
+    def _why_not_judged(self, project: ProjectInfo) -> str:
+        return why_not_judged(self._settings, self._studio, self._store, project)
 
     def _keep_webhook(self, project_id: int) -> None:
         url = backend_webhook_url(self._studio.backends(project_id))
@@ -79,10 +90,9 @@ class Watch:
 
     def _situation(self, project: ProjectInfo) -> Situation:
         answered = self._answers.answered_tasks(project.id)
-        training = self._queue.latest(project.id, TRAIN)
         trained = Situation(
             answered=len(answered),
-            answered_when_trained=int(training.notes.get("answered", 0)) if training else 0,
+            answered_when_trained=self._answered_when_trained(project.id),
             trains=self._is_under_way(project.id, TRAIN),
         )
         live = self._store.publication(project.id)
@@ -106,6 +116,13 @@ class Watch:
             publishes=self._is_under_way(project.id, PUBLISH),
             failures=self._queue.recent_failures(project.id, PUBLISH),
         )
+
+    def _answered_when_trained(self, project_id: int) -> int:
+        """How many answers there were at the last training that had answers to begin from."""
+        for job in self._queue.list(project_id, kinds=(TRAIN,)):
+            if "answered" in job.notes:
+                return int(job.notes["answered"])
+        return 0
 
     def _is_under_way(self, project_id: int, kind: str) -> bool:
         return bool(self._queue.list(project_id, (QUEUED, RUNNING), limit=1, kinds=(kind,)))

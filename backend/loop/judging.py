@@ -16,14 +16,12 @@ import numpy as np
 
 from backend.detections import Detections
 from backend.label_studio.label_map import LabelMap
+from backend.loop.training_set import too_few_to_judge
 from backend.settings import Settings
 from backend.training.agreement import kappa
 from backend.training.matching import Boxes, ImageMatches, Predictions, match_image
 from backend.training.quality import JUDGING_FLOOR, Interval, Quality, compare, measure
 from backend.vision.picture import Picture
-
-# With fewer images of the random share, any figure would be luck.
-FEWEST_IMAGES = 5
 
 
 @dataclass(frozen=True)
@@ -74,13 +72,10 @@ def judge(
         threshold: confidence (0..1) from which annotators are shown boxes; agreement looks at
             those only.
     """
-    if len(truth) < FEWEST_IMAGES or not any(len(boxes) for boxes in truth):
-        boxes = sum(len(boxes) for boxes in truth)
-        return Judgement(
-            promoted=False,
-            reason=f"not judged: {len(truth)} images of the random share are labelled, with "
-            f"{boxes} boxes; {FEWEST_IMAGES} images with a box among them are needed",
-        )
+    too_few = too_few_to_judge(truth)
+    if too_few:
+        # Enough were answered before the training; these are the images that could be read.
+        return Judgement(promoted=False, reason=f"not judged: {too_few}")
     new_matches = _matches(new, truth)
     serving_matches = _matches(serving, truth)
     difference = compare(new_matches, serving_matches, class_names)

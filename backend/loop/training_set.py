@@ -9,19 +9,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 
 from backend.errors import ImageError, TrainingError
+from backend.label_studio.client import Studio
 from backend.label_studio.consensus import Answer, consensus
 from backend.label_studio.images import image_uri
 from backend.label_studio.label_map import RectangleControl
-from backend.label_studio.records import TaskRef
-from backend.label_studio.regions import Box, Note, note_lines, read_boxes
-from backend.loop.answer_store import StoredAnswer
+from backend.label_studio.records import ProjectInfo, TaskRef
+from backend.label_studio.regions import Box, Note, find_control, note_lines, read_boxes
+from backend.loop.answer_store import AnswerStore, StoredAnswer
+from backend.loop.store import Store
+from backend.settings import Settings
 from backend.training.matching import Boxes
+
+# With fewer images of the random share, any figure would be luck.
+FEWEST_JUDGED = 5
 
 
 @dataclass(frozen=True)
@@ -77,19 +83,9 @@ def build_training_set(
         TrainingError: there is no answer, or no box in any.
     """
     noted: Counter[Note] = Counter()
-    training: list[Example] = []
-    random_share: list[Example] = []
-    for task in tasks:
-        boxes = _agreed(answers.get(task.id, ()), control, noted)
-        if boxes is None:
-            continue
-        try:
-            uri = image_uri(task, control.data_field)
-        except ImageError:
-            noted[Note("answered task", "without an image")] += 1
-            continue
-        example = Example(task.id, uri, _as_boxes(boxes, class_names))
-        (random_share if task.id in held_out else training).append(example)
+    examples = _examples(tasks, answers, control, class_names, noted)
+    training = [example for example in examples if example.task_id not in held_out]
+    random_share = [example for example in examples if example.task_id in held_out]
     _check(training, random_share, noted)
     return TrainingSet(tuple(class_names), tuple(training), tuple(random_share), note_lines(noted))
 
@@ -102,6 +98,82 @@ def ordered_labels(control: RectangleControl, base_classes: Sequence[str]) -> tu
     """
     names = tuple(label.name for label in control.labels)
     return tuple(base_classes) if set(names) == set(base_classes) else names
+
+
+def too_few_to_judge(truth: Sequence[Boxes]) -> str:
+    """Why no model can be judged on these answered images, in one line; "": one can.
+
+    Args:
+        truth: what is on each image of the random share that is labelled.
+    """
+    boxes = sum(len(found) for found in truth)
+    if len(truth) >= FEWEST_JUDGED and boxes:
+        return ""
+    return (
+        f"{len(truth)} images of the random share are labelled, with {boxes} boxes; "
+        f"{FEWEST_JUDGED} images with a box among them are needed"
+    )
+
+
+def why_not_judged(settings: Settings, studio: Studio, store: Store, project: ProjectInfo) -> str:
+    """Why a model that is trained on the answers in the store could not be judged, and the remedy.
+
+    Reads only the tasks of the random share that are answered.
+
+    Returns:
+        One line; "": it can be judged.
+
+    Raises:
+        LabelConfigError: the label config has no rectangles.
+        LabelStudioError: Label Studio went away.
+    """
+    answers = AnswerStore(store)
+    live = store.publication(project.id)
+    names = (store.class_names(live.detector) if live else None) or ()
+    control = find_control(project.label_config, names)
+    answered = sorted(answers.held_out(project.id) & answers.answered_tasks(project.id))
+    examples = _examples(
+        studio.tasks_by_id(project.id, answered).values(),
+        {task_id: answers.of_task(project.id, task_id) for task_id in answered},
+        control,
+        ordered_labels(control, names),
+        Counter(),
+    )
+    reason = too_few_to_judge([example.boxes for example in examples])
+    if not reason:
+        return ""
+    if live is None:
+        remedy = f"run `python -m backend score {project.id}` first, which picks the random share"
+    elif not settings.validation_share:
+        remedy = f"set VALIDATION_SHARE above 0 and run `python -m backend score {project.id}`"
+    else:
+        remedy = "label more images"
+    return (
+        f"a model trained now could not be judged ({reason}): {remedy}; or train on all labels "
+        f"with `python -m backend train {project.id} --all-labels`, and `promote` what comes of it"
+    )
+
+
+def _examples(
+    tasks: Iterable[TaskRef],
+    answers: Mapping[int, Sequence[StoredAnswer]],
+    control: RectangleControl,
+    class_names: Sequence[str],
+    noted: Counter[Note],
+) -> list[Example]:
+    """The answered tasks; counts in `noted` what is left out or mended."""
+    examples = []
+    for task in tasks:
+        boxes = _agreed(answers.get(task.id, ()), control, noted)
+        if boxes is None:
+            continue
+        try:
+            uri = image_uri(task, control.data_field)
+        except ImageError:
+            noted[Note("answered task", "without an image")] += 1
+            continue
+        examples.append(Example(task.id, uri, _as_boxes(boxes, class_names)))
+    return examples
 
 
 def _agreed(

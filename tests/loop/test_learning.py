@@ -114,20 +114,22 @@ def test_a_training_that_fails_leaves_the_serving_model_as_it_was(
     boxes = [region(frames[0], place) for place in range(len(frames[0].xyxy))]
     owner.call("POST", f"/api/tasks/{task_ids[0]}/annotations/", json={"result": boxes})
     learning.environment["TRAIN_MINUTES"] = "0.001"
-    _, errors = learning.run("train", project, status=1)
+    _, errors = learning.run("train", project, "--all-labels", status=1)
     assert "TRAIN_MINUTES" in errors
     assert "Traceback" not in errors
     assert owner.call("GET", f"/api/projects/{project}")["model_version"] == before
     assert RoundStore(learning.store).rounds(project) == []
     jobs = learning.run("jobs", project)[0]
     assert "failed" in jobs
-    # Nothing is held out (VALIDATION_SHARE=0): the model is kept, and does not serve.
+    # Nothing is held out, so nothing could be judged: that is said before a minute is spent.
+    _, errors = learning.run("train", project, status=1)
+    assert "could not be judged (0 images of the random share" in errors
+    assert "VALIDATION_SHARE" in errors
+    assert "TRAIN_MINUTES" not in errors
     del learning.environment["TRAIN_MINUTES"]
-    output, _ = learning.run("train", project)
-    assert "not promoted: not judged: 0 images of the random share" in output
-    assert RoundStore(learning.store).serving(project) is None
     output, _ = learning.run("train", project, "--all-labels")
     assert "not promoted: not judged: it was trained on the random share too" in output
+    assert RoundStore(learning.store).serving(project) is None
     assert owner.call("GET", f"/api/projects/{project}")["model_version"] == before
 
 

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 
 from fastapi import HTTPException, status
 
 from backend.api.access import Caller
+from backend.api.existence import check_exists
 from backend.api.services import Services
-from backend.errors import BusyError
 from backend.jobs.kinds import PUBLISH, SCORE, exclusive
 from backend.jobs.queue import JobQueue
 from backend.jobs.records import FAILED, QUEUED, RUNNING, Job
-from backend.label_studio.client import Studio
-from backend.settings import Settings
 
 # What a caller waits for a new job before it is told to look again.
 _WAIT_S = 1.5
 _LOOK_EVERY_S = 0.05
-# For one answer of Label Studio; two are needed, the first for a token.
-_STUDIO_S = 2.0
 # One that failed would fail again at once: whoever asks in a loop is told so instead.
 _PAUSE = timedelta(minutes=1)
-
-# Requests that wait for Label Studio hold a thread each: few may do so at a time.
-_asking = threading.BoundedSemaphore(4)
 
 
 def first_scoring(services: Services, caller: Caller, project_id: int) -> Job:
@@ -51,7 +41,7 @@ def first_scoring(services: Services, caller: Caller, project_id: int) -> Job:
             f"project {project_id} was never scored, and this key may only read: "
             "ask with a key that may write",
         )
-    _check_exists(services.settings, project_id)
+    check_exists(services.settings, project_id)
     job = services.queue.submit(SCORE, project_id, exclusive=exclusive(SCORE, project_id))
     return _waited_for(services.queue, job)
 
@@ -66,26 +56,6 @@ def _refuse_after_failure(job: Job | None) -> None:
             f"scoring project {job.project_id} failed ({job}): {job.error}",
             headers={"Retry-After": str(int(left.total_seconds()) + 1)},
         )
-
-
-def _check_exists(settings: Settings, project_id: int) -> None:
-    with (
-        _one_of_few(),
-        Studio.from_settings(settings, timeout=_STUDIO_S, retries=0) as studio,
-    ):
-        studio.project(project_id)
-
-
-@contextmanager
-def _one_of_few() -> Iterator[None]:
-    if not _asking.acquire(blocking=False):
-        raise BusyError(
-            "Label Studio is slow to say which projects there are: ask again in a few seconds"
-        )
-    try:
-        yield
-    finally:
-        _asking.release()
 
 
 def _waited_for(queue: JobQueue, job: Job) -> Job:

@@ -11,12 +11,13 @@ from fastapi.sse import EventSourceResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from backend.api.access import Caller, Reader, Writer
+from backend.api.existence import check_exists
 from backend.api.forms import form_or_json, form_or_json_schema
 from backend.api.parameters import LARGEST_ID, Id, PathId, refusals
 from backend.api.services import Services, ServicesDep
 from backend.errors import QueueError
 from backend.jobs.kinds import AUTO_LABEL, KINDS, POLL, exclusive
-from backend.jobs.records import Job
+from backend.jobs.records import QUEUED, Job
 
 router = APIRouter(tags=["jobs"])
 
@@ -66,7 +67,7 @@ class AutoLabelRequest(BaseModel):
     "/auto",
     status_code=status.HTTP_202_ACCEPTED,
     response_model=JobView,
-    responses=refusals(415),
+    responses=refusals(404, 415, 502, 504),
     openapi_extra=form_or_json_schema(AutoLabelRequest),
 )
 def auto_label(
@@ -76,7 +77,7 @@ def auto_label(
 ) -> Job:
     """Draw boxes on the unlabelled tasks that have none yet, as a job; no order changes."""
     caller.check(body.project_id)
-    return submit(services, AUTO_LABEL, body.project_id)
+    return submit_checked(services, AUTO_LABEL, body.project_id)
 
 
 @router.get("/jobs", response_model=JobsView, responses=refusals())
@@ -135,6 +136,18 @@ def submit(
 ) -> Job:
     """Ask for a job; one of this kind that waits already is returned in its place."""
     return services.queue.submit(kind, project_id, payload, exclusive=exclusive(kind, project_id))
+
+
+def submit_checked(
+    services: Services, kind: str, project_id: int, payload: Mapping[str, Any] | None = None
+) -> Job:
+    """The same, once Label Studio has said that it has the project; see `check_exists`.
+
+    A job that waits already says so too.
+    """
+    if not services.queue.list(project_id, (QUEUED,), limit=1, kinds=(kind,)):
+        check_exists(services.settings, project_id)
+    return submit(services, kind, project_id, payload)
 
 
 def _find(services: Services, caller: Caller, job_id: int) -> Job:

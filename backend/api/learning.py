@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from backend.api.access import Reader, Writer
 from backend.api.forms import form_or_json, form_or_json_schema
-from backend.api.jobs import JobView, submit
+from backend.api.jobs import JobView, submit_checked
 from backend.api.parameters import Id, ProjectQuery, refusals
 from backend.api.services import ServicesDep
 from backend.jobs.kinds import TRAIN
@@ -70,7 +70,7 @@ class RoundsView(BaseModel):
     "/train",
     status_code=status.HTTP_202_ACCEPTED,
     response_model=JobView,
-    responses=refusals(409, 415),
+    responses=refusals(404, 409, 415, 502, 504),
     openapi_extra=form_or_json_schema(TrainRequest),
 )
 def train(
@@ -80,7 +80,7 @@ def train(
 ) -> Job:
     """Train on the answers so far, judge the model, and let it serve if it is not worse: a job."""
     caller.check(body.project_id)
-    job = submit(services, TRAIN, body.project_id, {"all_labels": body.all_labels})
+    job = submit_checked(services, TRAIN, body.project_id, {"all_labels": body.all_labels})
     if bool(job.payload.get("all_labels")) != body.all_labels:
         raise HTTPException(
             status.HTTP_409_CONFLICT,

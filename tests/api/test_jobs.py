@@ -23,6 +23,7 @@ from backend.jobs.runner import run_now
 from backend.settings import load_settings
 from tests.api.server import Server, served
 from tests.jobs.conftest import eventually
+from tests.label_studio.conftest import CONFIG, WebServer, reply
 
 FORM = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
@@ -31,14 +32,21 @@ PART = b'--x\r\nContent-Disposition: form-data; name="project_id"%s\r\n\r\n7\r\n
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    web = WebServer()
+    for project in (21, 22, 23, 24, *(100 + len(prefix) for prefix in PREFIXES)):
+        body = json.dumps({"id": project, "title": "Line", "label_config": CONFIG}).encode()
+        web.answers[f"/api/projects/{project}/"] = lambda h, body=body: reply(
+            h, 200, body, Content_Type="application/json"
+        )
     settings = load_settings(
         data_dir=tmp_path_factory.mktemp("data"),
-        label_studio_url="http://127.0.0.1:9",
+        label_studio_url=web.url,
         label_studio_api_key="legacy-token-of-nobody",
     )
     with served(settings) as running:
         running.swap(feed=JobFeed(running.services.queue, pause=0.05))
         yield running
+    web.close()
 
 
 @pytest.fixture
@@ -119,6 +127,15 @@ def test_a_training_is_asked_for_as_json_or_as_a_form(server: Server, queue: Job
     assert queue.get(answers[0].json()["id"]).payload == {"all_labels": False}
     every = server.http.post("/v1/label/train", data={"project_id": 22, "all_labels": "true"})
     assert queue.get(every.json()["id"]).payload == {"all_labels": True}
+
+
+@pytest.mark.parametrize("route", ["auto", "train"])
+def test_a_project_that_is_not_there_gets_no_job(
+    server: Server, queue: JobQueue, route: str
+) -> None:
+    answer = server.http.post(f"/v1/label/{route}", json={"project_id": 999})
+    assert "Project 999 is not in Label Studio" in one_line(answer, 404)
+    assert queue.list(999) == ()
 
 
 def test_a_training_of_another_wish_is_not_passed_off_as_this_one(
@@ -378,7 +395,10 @@ def test_another_estimate_of_the_time_left_is_no_news(queue: JobQueue) -> None:
 
 
 def test_rounds_while_label_studio_is_down(server: Server) -> None:
+    reachable = server.services.settings
+    server.swap(settings=reachable.model_copy(update={"label_studio_url": "http://127.0.0.1:9"}))
     line = one_line(server.http.get("/v1/label/rounds?project_id=1"), 504)
+    server.swap(settings=reachable)
     assert "LABEL_STUDIO_URL" in line
 
 

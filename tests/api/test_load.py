@@ -76,7 +76,7 @@ class Visitors:
         assert isinstance(detail, str)
         assert detail.strip()
         assert "\n" not in detail
-        assert name in ("score-batch", "thumbnail"), detail
+        assert name in ("score-batch", "thumbnail", "train"), detail
         return False
 
     def _predict(self, new: int | None = None) -> Step:

@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 import pytest
 
-from backend.api import first_scoring
+from backend.api import existence, first_scoring
 from backend.api.prefixes import PREFIXES
 from backend.detections import Detections
 from backend.jobs.context import JobContext
@@ -418,13 +418,13 @@ def test_a_project_that_label_studio_does_not_know(server: Server) -> None:
 def test_a_label_studio_that_is_slow_or_fails_holds_nobody_up(
     server: Server, monkeypatch: pytest.MonkeyPatch, project: int, status: int
 ) -> None:
-    monkeypatch.setattr(first_scoring, "_STUDIO_S", 0.2)
+    monkeypatch.setattr(existence, "_STUDIO_S", 0.2)
     refused(server, status, project_id=project)
     assert server.services.queue.list(project) == ()
 
 
 def test_few_wait_for_a_slow_label_studio(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(first_scoring, "_STUDIO_S", 1.0)
+    monkeypatch.setattr(existence, "_STUDIO_S", 1.0)
     path, params = f"{PREFIXES[0]}/score-batch", {"project_id": 501}
     with ThreadPoolExecutor(20) as pool:
         found = list(pool.map(lambda _: server.http.get(path, params=params), range(20)))

@@ -42,6 +42,7 @@ class JobContext:
         self._notes = dict(claim.job.notes)
         self._cancelled = False
         self._lost = False
+        self._quiet = False
 
     @property
     def job(self) -> Job:
@@ -90,6 +91,15 @@ class JobContext:
         """Add a line to the job's log, of which the last lines are kept; stored soon."""
         with self._lock:
             self._progress = replace(self._progress, log=tail([*self._progress.log, line]))
+
+    def stay_quiet(self) -> None:
+        """Nothing happened that people need to read of: that it is done is logged at DEBUG."""
+        self._quiet = True
+
+    @property
+    def is_quiet(self) -> bool:
+        """See `stay_quiet`."""
+        return self._quiet
 
     def check(self) -> None:
         """Go on, or stop here.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -20,10 +21,12 @@ from backend.jobs.kinds import (
     exclusive,
 )
 from backend.jobs.queue import JobQueue
+from backend.jobs.records import DONE, FAILED, Job
 from backend.jobs.runner import Handler
 from backend.jobs.watch import Watch
 from backend.label_studio.client import Studio
 from backend.label_studio.records import ProjectInfo
+from backend.label_studio.transport import RefusedError
 from backend.loop.answer_store import AnswerStore
 from backend.loop.answers import AnswerReader
 from backend.loop.cleaning import clean_up
@@ -37,7 +40,11 @@ from backend.loop.store import Store
 from backend.loop.training_set import why_not_judged
 from backend.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 _KEEP_POLLS_DAYS = 1.0
+# A project that Label Studio said so often in a row it does not have is deleted.
+_LOOKS_FOR_A_MISSING = 3
 
 
 @dataclass(frozen=True)
@@ -167,15 +174,37 @@ class Workshop:
         return asdict(done)
 
     def _poll(self, context: JobContext) -> dict[str, Any]:
+        project_id = context.job.project_id
+        last = next(iter(self.queue.list(project_id, (DONE, FAILED), limit=1, kinds=(POLL,))), None)
         watch = Watch(self.settings, self.studio, self.store, self.queue)
-        found = watch.look(context.job.project_id, on_progress=context.progress)
+        try:
+            found = watch.look(project_id, on_progress=context.progress)
+        except RefusedError:
+            if watch.is_gone(project_id):
+                self._miss(context, last)
+            raise
         if found.train:
-            self.submit(TRAIN, context.job.project_id)
+            self.submit(TRAIN, project_id)
         if found.publish:
-            self.submit(PUBLISH, context.job.project_id)
+            self.submit(PUBLISH, project_id)
+        waits_as_before = last is not None and last.result.get("waits", "") == found.waits
+        if not (found.read or found.train or found.publish) and waits_as_before:
+            context.stay_quiet()
         if found.waits:
             context.log(found.waits)
         return asdict(found)
+
+    def _miss(self, context: JobContext, last: Job | None) -> None:
+        """Count a project that is gone, and at last look after it no longer."""
+        project_id = context.job.project_id
+        missed = 1 + (int(last.notes.get("missed", 0)) if last is not None else 0)
+        context.note(missed=missed)
+        if missed >= _LOOKS_FOR_A_MISSING and AnswerStore(self.store).unwatch(project_id):
+            logger.warning(
+                "project %s is not in Label Studio any more: it is looked at no longer, until it "
+                "is named again; `python -m backend forget %s` removes what is stored of it",
+                *(project_id, project_id),
+            )
 
     def _clean_up(self, context: JobContext) -> dict[str, Any]:
         busy = {job.id for job in self.queue.list(context.job.project_id, ("queued", "running"))}

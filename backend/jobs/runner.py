@@ -17,6 +17,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 from backend.errors import HardestFirstError, QueueError, StoreError
 from backend.jobs.claims import Claim
 from backend.jobs.context import JobContext
+from backend.jobs.kinds import POLL
 from backend.jobs.queue import JobQueue
 from backend.jobs.records import CANCELLED, DONE, FAILED, QUEUED, Job, cut
 from backend.jobs.stopping import JobCancelled, JobInterrupted, JobLost
@@ -71,14 +72,17 @@ class Runner:
         context = JobContext(claim, stopping=self._stopping.is_set, on_progress=on_progress)
         job = claim.job
         with bound_contextvars(job=job.id, project=job.project_id), self._beating(context):
-            logger.info("%s of project %s begins", job, job.project_id)
+            # Looks for news come every minute, and find something now and then.
+            level = logging.DEBUG if job.kind == POLL else logging.INFO
+            logger.log(level, "%s of project %s begins", job, job.project_id)
             started = time.monotonic()
             try:
                 end = self._handle(context)
                 JOB_SECONDS.labels(job.kind, end.state).observe(time.monotonic() - started)
                 _store(context, end)
                 told = end.error or end.result
-                logger.info("%s: %s: %s", claim.job, end.state, told)
+                level = logging.DEBUG if context.is_quiet and end.state == DONE else logging.INFO
+                logger.log(level, "%s: %s: %s", claim.job, end.state, told)
             except JobLost:
                 logger.warning("%s went to another process meanwhile", claim.job)
                 return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
+from http import HTTPStatus
 
 from backend.jobs.kinds import PUBLISH, TRAIN
 from backend.jobs.queue import JobQueue
@@ -12,6 +13,7 @@ from backend.jobs.records import DONE, QUEUED, RUNNING
 from backend.label_studio.client import Studio
 from backend.label_studio.publish import restore_order
 from backend.label_studio.records import ProjectInfo
+from backend.label_studio.transport import RefusedError
 from backend.label_studio.webhooks import backend_webhook_url, ensure_webhook
 from backend.loop.answer_store import AnswerStore
 from backend.loop.answers import AnswerReader
@@ -63,12 +65,16 @@ class Watch:
             LabelStudioError: Label Studio does not answer, or refuses.
         """
         # First: where this fails, the next look comes as late as ever.
-        self._answers.polled(project_id)
+        polled = self._answers.polled(project_id)
         project = self._studio.project(project_id)
+        # An event may name a project that nobody asked an order of.
+        self._answers.watch(project_id)
         adopt_published(self._store, project)
         self._keep_webhook(project_id)
         reader = AnswerReader(self._studio, self._answers)
-        read = reader.read(project, on_progress=partial(on_progress, "reading answers"))
+        read = reader.read(
+            project, listed_by=polled, on_progress=partial(on_progress, "reading answers")
+        )
         situation = self._situation(project)
         is_due = training_is_due(situation, self._settings)
         waits = self._why_not_judged(project) if is_due else ""
@@ -81,6 +87,21 @@ class Watch:
 
     def _why_not_judged(self, project: ProjectInfo) -> str:
         return why_not_judged(self._settings, self._studio, self._store, project)
+
+    def is_gone(self, project_id: int) -> bool:
+        """Whether Label Studio answers, and says that it does not have the project.
+
+        Raises:
+            LabelStudioError: it does not answer, or not as itself: nothing is known then.
+        """
+        self._studio.whoami()
+        try:
+            self._studio.project(project_id)
+        except RefusedError as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return True
+            raise
+        return False
 
     def _keep_webhook(self, project_id: int) -> None:
         url = backend_webhook_url(self._studio.backends(project_id))

@@ -72,6 +72,11 @@ class ImageCache:
             if self._size is None or self._size > self._limit:
                 self._size = self._evict()
 
+    def drop(self, key: str) -> None:
+        """Keep nothing under `key`."""
+        with contextlib.suppress(OSError):
+            self._path(key).unlink()
+
     def _path(self, key: str) -> Path:
         name = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
         return self._folder / name[:2] / name

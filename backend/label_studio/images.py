@@ -34,6 +34,17 @@ MAX_IMAGE_BYTES = 256_000_000
 MALFORMED = "A task's image has a malformed address: correct the task's data"
 
 
+def drop_cached(cache: ImageCache, studio_url: str, uri: str) -> None:
+    """Keep the image behind `uri` no longer, whether it is Label Studio's own or not."""
+    for studio in ("", studio_url.rstrip("/")):
+        cache.drop(_key(uri.strip(), studio))
+
+
+def _key(uri: str, studio_url: str) -> str:
+    # One cache may serve several Label Studios, whose uploads have like paths.
+    return f"{studio_url} {uri}" if studio_url else uri
+
+
 def browser_url(url: str, task_id: int | None, uri: str) -> str:
     """Where whoever is logged in to Label Studio finds an image.
 
@@ -181,8 +192,7 @@ class ImageSource:
         if path is not None:
             return self._read(path, name)
         address, is_studio = self._locate(uri, task_id)
-        # One cache may serve several Label Studios, whose uploads have like paths.
-        key = uri if not is_studio else f"{self._url} {uri}"
+        key = _key(uri, self._url if is_studio else "")
         kept = self._cache.get(key) if self._cache is not None else None
         count_look_up(hit=kept is not None)
         if kept is not None:

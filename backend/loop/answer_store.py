@@ -143,9 +143,20 @@ class AnswerStore:
             row.project_id for row in rows if row.polled_at is None or utc(row.polled_at) < before
         ]
 
-    def polled(self, project_id: int) -> None:
-        """Say that a project was polled just now."""
+    def unwatch(self, project_id: int) -> bool:
+        """Look after this project no longer; returns whether it was watched."""
+        c = tables.watched.c
+        with self._database.begin() as connection:
+            gone = connection.execute(delete(tables.watched).where(c.project_id == project_id))
+            return gone.rowcount > 0
+
+    def polled(self, project_id: int) -> datetime | None:
+        """Say that a project was polled just now; returns when it was before, None: never."""
+        c = tables.watched.c
+        with self._database.begin() as connection:
+            before = connection.scalar(select(c.polled_at).where(c.project_id == project_id))
         self._set(project_id, polled_at=datetime.now(timezone.utc))
+        return None if before is None else utc(before)
 
     def read_until(self, project_id: int) -> datetime | None:
         """Up to when changed tasks have been read; None: never."""
@@ -174,6 +185,18 @@ class AnswerStore:
         with self._database.begin() as connection:
             self._database.insert_new(connection, tables.kept, [{"name": name, "value": fresh}])
             return str(connection.scalar(select(c.value).where(c.name == name)))
+
+    def keep(self, name: str, value: str) -> None:
+        """Keep a value under a name, in place of the one of before."""
+        with self._database.begin() as connection:
+            self._database.upsert(connection, tables.kept, [{"name": name, "value": value}])
+
+    def find(self, name: str) -> str | None:
+        """The value kept under a name; None: there is none."""
+        c = tables.kept.c
+        with self._database.begin() as connection:
+            found: str | None = connection.scalar(select(c.value).where(c.name == name))
+        return found
 
 
 def _row(project_id: int, answer: StoredAnswer) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from backend.loop.answer_store import AnswerStore, StoredAnswer
 
 # A change becomes visible a little after the moment it carries.
 _OVERLAP = timedelta(seconds=5)
+_NEXT_MOMENT = timedelta(microseconds=1)  # Label Studio's moments are whole microseconds
 _NEVER = datetime.min.replace(tzinfo=timezone.utc)
 
 
@@ -35,11 +36,18 @@ class AnswerReader:
         self,
         project: ProjectInfo,
         *,
+        listed_by: datetime | None = None,
         on_progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> int:
         """Read the answers of all tasks that changed since the last time.
 
         Kept as they come: a run that is killed goes on where it was.
+
+        Args:
+            project: the project.
+            listed_by: when the changes were listed the last time, or later; None: unknown. What
+                changed at the same moment is read again until it is known to be complete.
+            on_progress: told (tasks read, tasks that changed).
 
         Returns:
             How many tasks were read.
@@ -49,7 +57,9 @@ class AnswerReader:
         """
         last = self._answers.read_until(project.id)
         since = None if last is None else last - _OVERLAP
+        began = datetime.now(timezone.utc)
         found = list(self._studio.changed_tasks(project.id, since))
+        self._answers.polled(project.id)
         changed = sorted(found, key=lambda task: task.updated_at or _NEVER)
         for start in range(0, len(changed), TASKS_A_REQUEST):
             on_progress(start, len(changed))
@@ -58,6 +68,10 @@ class AnswerReader:
             # Oldest change first: what is behind us is read, wherever this run ends.
             self._answers.set_read_until(project.id, batch[-1].updated_at or _NEVER)
         on_progress(len(changed), len(changed))
+        waited = listed_by is not None and began - listed_by >= _OVERLAP
+        if waited and last is not None and changed and changed[-1].updated_at == last:
+            # `last` was visible by then: all that changed up to `last` is by now, and was read.
+            self._answers.set_read_until(project.id, last + _OVERLAP + _NEXT_MOMENT)
         if project.labelled_count < len(self._answers.answered_tasks(project.id)):
             there = (task.id for task in self._studio.tasks(project.id))
             self._answers.forget_absent(project.id, there)

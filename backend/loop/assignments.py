@@ -71,7 +71,7 @@ class Assignments:
             return {row.task_id: row.project_id for row in connection.execute(query)}
 
     def _load(self, connection: Connection, project_id: int) -> Assignment:
-        query = select(tables.kept.c.value).where(tables.kept.c.name == _name(project_id))
+        query = select(tables.kept.c.value).where(tables.kept.c.name == kept_name(project_id))
         text = connection.scalar(query)
         if text is None:
             return Assignment()
@@ -80,7 +80,7 @@ class Assignments:
 
     def _save(self, connection: Connection, project_id: int, assignment: Assignment) -> None:
         value = json.dumps({"first": assignment.first, "led": sorted(assignment.led)})
-        row = {"name": _name(project_id), "value": value}
+        row = {"name": kept_name(project_id), "value": value}
         self._database.upsert(connection, tables.kept, [row])
 
 
@@ -97,5 +97,6 @@ def led_by(first: Sequence[int], order: Sequence[RankRow]) -> list[RankRow]:
     return [replace(row, rank=place) for place, row in enumerate(rows, start=1)]
 
 
-def _name(project_id: int) -> str:
+def kept_name(project_id: int) -> str:
+    """Under which name a project's assignment is in the table `kept`."""
     return f"put first in project {project_id}"

@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from backend.errors import StoreError
 from backend.loop.round_store import RoundRow
+from backend.settings import Settings
 from backend.training.quality import Interval, Quality
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _INK, _LINE, _KEPT = "#333333", "#1f6fb4", "#b0b0b0"
+
+
+def curve_file(settings: Settings, project_id: int) -> Path:
+    """Where the picture of a project goes unless somewhere else is asked for."""
+    return settings.data_dir / f"learning-curve-{project_id}.png"
 
 
 def draw_curve(rounds: Sequence[RoundRow], path: Path, *, target_map50: float = 0.0) -> None:

@@ -84,5 +84,9 @@ class ModelFiles:
             gone += 1
         return gone
 
+    def remove(self) -> None:
+        """Remove all that is kept of the project."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
     def _path(self, version: str) -> Path:
         return self._folder / f"{version}.pt"

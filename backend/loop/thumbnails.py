@@ -94,9 +94,7 @@ class Thumbnails:
             AccessError: the token cannot work.
         """
         source = ImageSource.from_settings(settings, timeout=_FETCH_S, retries=0)
-        # They are images too: never more of them than IMAGE_CACHE_MB allows.
-        limit = min(DISK_BYTES, settings.image_cache_mb * 1_000_000)
-        return cls(store, source, ImageCache(settings.data_dir / "thumbnails", limit))
+        return cls(store, source, _cache_of(settings))
 
     def close(self) -> None:
         """Drop what waits, and close the connections to where images are."""
@@ -178,6 +176,17 @@ class Thumbnails:
         found = Thumbnail.of(image, jpeg)
         self._memory.put(found, now)
         return found
+
+
+def drop_thumbnail(settings: Settings, image: TaskImage) -> None:
+    """Keep the thumbnail of an image on disk no longer."""
+    _cache_of(settings).drop(_key(image))
+
+
+def _cache_of(settings: Settings) -> ImageCache:
+    # They are images too: never more of them than IMAGE_CACHE_MB allows.
+    limit = min(DISK_BYTES, settings.image_cache_mb * 1_000_000)
+    return ImageCache(settings.data_dir / "thumbnails", limit)
 
 
 def _key(image: TaskImage) -> str:

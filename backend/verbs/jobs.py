@@ -1,8 +1,9 @@
-"""`worker` and `jobs`, and how other verbs run their work as jobs."""
+"""`worker`, `jobs` and `forget`, and how other verbs run their work as jobs."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from backend.jobs.records import DONE, QUEUED, RUNNING, Job
 from backend.loop.published import OrderReport
 from backend.verbs.console import (
     Json,
+    ProjectId,
     note,
     output,
     progress_bars,
@@ -62,6 +64,43 @@ def jobs(
             _print_jobs(queue.list(project_id, limit=30, kinds=kinds), as_json=as_json)
     finally:
         store.close()
+
+
+def forget(
+    project_id: ProjectId,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove all that is stored of a project here; Label Studio keeps what it has."""
+    from backend.jobs.assembly import open_queue
+    from backend.jobs.forgetting import forget as forget_project
+    from backend.jobs.forgetting import stored_of
+    from backend.loop.store import Store
+
+    settings = settings_with()
+    store = Store.from_settings(settings)
+    try:
+        # Jobs whose process is gone do not stand in the way.
+        open_queue(settings, store).sweep()
+        stored = stored_of(store, project_id)
+        if not stored:
+            say(f"nothing is stored of project {project_id}")
+            return
+        counts = ", ".join(f"{count} {name}" for name, count in stored.items())
+        if not yes:
+            if not sys.stdin.isatty():
+                raise HardestFirstError(
+                    f"forgetting project {project_id} has to be confirmed, and nobody can be asked "
+                    "here: add --yes"
+                )
+            typer.confirm(
+                f"Remove what is stored of project {project_id} for good ({counts}), its trained "
+                "models and its cached images?",
+                abort=True,
+            )
+        forget_project(settings, store, project_id)
+    finally:
+        store.close()
+    say(f"project {project_id} is forgotten: {counts}")
 
 
 def _print_log(job: Job) -> None:

@@ -28,6 +28,7 @@ from backend.loop.ranking import RankedTask
 from backend.loop.scorers import Scorers
 from backend.loop.scoring import Scorer, ScoringReport
 from backend.loop.sending import Draft, OrderSender, Sent
+from backend.loop.serving_model import model_behind, notes_on_model
 from backend.loop.store import Publication, RankRow, Store
 from backend.progress import Progress, silent
 from backend.settings import Settings
@@ -117,7 +118,7 @@ class OrderMaker:
         first = self._assignments.of(project_id).open(tasks)
         rows = led_by(first, _rows(placed))
         order = _in_places(placed, rows, first)
-        report = self._report(project, scoring, order, tasks, label_map)
+        report = self._report(project, scorer.detector_version, scoring, order, tasks, label_map)
         if publish:
             self._check_rankable(project, tasks, rows, scoring)
             if self._settings.publish == "queue":
@@ -156,6 +157,7 @@ class OrderMaker:
     def _report(
         self,
         project: ProjectInfo,
+        detector: str,
         scoring: ScoringReport,
         order: Sequence[RankedTask],
         tasks: Sequence[TaskRef],
@@ -165,6 +167,7 @@ class OrderMaker:
         return OrderReport(
             project_id=project.id,
             strategy=self._settings.strategy,
+            scored_by=model_behind(self._store, project.id, detector),
             label_config=config_hash(project.label_config),
             last_task=max((task.id for task in tasks), default=0),
             scored=scoring.scored,
@@ -173,7 +176,7 @@ class OrderMaker:
             skipped=scoring.skipped,
             queue=queue,
             image_urls=image_urls(self._studio, queue, tasks, label_map.data_field),
-            warnings=list(label_map.warnings()),
+            warnings=[*label_map.warnings(), *notes_on_model(self._settings, self._store)],
         )
 
     def _check_rankable(

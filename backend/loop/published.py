@@ -14,7 +14,9 @@ from backend.label_studio.label_map import data_field
 from backend.label_studio.records import ProjectInfo, TaskRef
 from backend.loop.answer_store import AnswerStore
 from backend.loop.ranking import RankedTask
+from backend.loop.round_store import BASE, RoundStore
 from backend.loop.sent_versions import SentVersions
+from backend.loop.serving_model import model_behind
 from backend.loop.store import Store
 
 
@@ -24,11 +26,13 @@ class OrderReport:
 
     `queue` holds the first places; the scores in it are 0..1, lower = more uncertain.
     `image_urls` says, by task id, where a browser finds the image. `label_config` is a hash of
-    the config that it was made under, `last_task` the newest task it knows.
+    the config that it was made under, `last_task` the newest task it knows, `scored_by` the version
+    of the model whose scores these are: of a round, or "base".
     """
 
     project_id: int
     strategy: str
+    scored_by: str
     scored: int = 0
     reused: int = 0
     ranked: int = 0
@@ -71,6 +75,7 @@ class OrderReport:
         return {
             "project_id": self.project_id,
             "strategy": self.strategy,
+            "scored_by": self.scored_by,
             "model_version": self.model_version,
             "scored": self.scored,
             "skipped": [
@@ -122,6 +127,7 @@ def published_queue(studio: Studio, store: Store, project_id: int, limit: int) -
     report = OrderReport(
         project_id=project_id,
         strategy=live.strategy,
+        scored_by=model_behind(store, project_id, live.detector),
         ranked=live.ranked,
         label_config=config_hash(project.label_config),
         last_task=max((task.id for task in every_task), default=0),
@@ -136,6 +142,13 @@ def published_queue(studio: Studio, store: Store, project_id: int, limit: int) -
         report.warnings.append(
             f"Label Studio serves {project.model_version or 'no version'!r} instead of this order: "
             f"run `python -m backend doctor {project_id}`"
+        )
+    serving = RoundStore(store).serving(project_id)
+    serves = BASE if serving is None else serving.version
+    if serves != report.scored_by:
+        report.warnings.append(
+            f"This order is of {report.scored_by}, and {serves} serves by now: the worker ranks "
+            f"anew, or `python -m backend score {project_id}` does"
         )
     return report
 

@@ -11,9 +11,11 @@ from rich.table import Table
 
 from backend.errors import QueueError
 from backend.jobs.handlers import Workshop
+from backend.loop.published import OrderReport
 from backend.loop.round_report import RoundsReport, quality_of
 from backend.training.quality import Interval, Quality
 from backend.verbs.console import Json, ProjectId, note, output, say, settings_with, table
+from backend.verbs.ordering import print_order_notes
 
 Version = Annotated[str, typer.Argument(help='As `rounds` shows it, or "base".')]
 
@@ -62,7 +64,7 @@ def rounds(
 ) -> None:
     """Show what each training gained, what pre-annotation saved, and whether to stop."""
     from backend.label_studio.client import Studio
-    from backend.loop.curve import draw_curve
+    from backend.loop.curve import curve_file, draw_curve
     from backend.loop.round_report import report_rounds
     from backend.loop.store import Store
 
@@ -73,7 +75,7 @@ def rounds(
             report = report_rounds(settings, studio, store, project_id)
     finally:
         store.close()
-    picture = plot or settings.data_dir / f"learning-curve-{project_id}.png"
+    picture = plot or curve_file(settings, project_id)
     if any(quality_of(row) for row in report.rounds):
         draw_curve(report.rounds, picture, target_map50=settings.target_map50)
         note(f"learning curve: {picture}")
@@ -154,13 +156,15 @@ def promote(project_id: ProjectId, version: Version) -> None:
     """Let a trained model serve, whatever it was judged, and rank the queue anew."""
     from backend.jobs.assembly import build_workshop
     from backend.loop.round_store import RoundStore
+    from backend.loop.serving_model import model_that_serves
 
     with build_workshop(settings_with()) as workshop:
         rounds = RoundStore(workshop.store)
         # Weights that are gone must not serve.
         workshop.scorers.weights_of(rounds.find(project_id, version), project_id)
         rounds.promote(project_id, version)
-        say(f"project {project_id} is served by {version} from now on")
+        serves = model_that_serves(workshop.settings, workshop.store, project_id)
+        say(f"project {project_id} is served by {serves} from now on")
         _rank_anew(workshop, project_id)
 
 
@@ -168,10 +172,12 @@ def rollback(project_id: ProjectId) -> None:
     """Take the last promotion back, and rank the queue anew."""
     from backend.jobs.assembly import build_workshop
     from backend.loop.round_store import RoundStore
+    from backend.loop.serving_model import model_that_serves
 
     with build_workshop(settings_with()) as workshop:
-        before, now = RoundStore(workshop.store).roll_back(project_id)
-        say(f"project {project_id} is served by {now} from now on, no longer by {before}")
+        before, _ = RoundStore(workshop.store).roll_back(project_id)
+        serves = model_that_serves(workshop.settings, workshop.store, project_id)
+        say(f"project {project_id} is served by {serves} from now on, no longer by {before}")
         _rank_anew(workshop, project_id)
 
 
@@ -179,10 +185,12 @@ def _rank_anew(workshop: Workshop, project_id: int) -> None:
     from backend.jobs.kinds import PUBLISH
     from backend.verbs.jobs import run_as_job
 
+    reports: list[OrderReport] = []
     try:
-        result = run_as_job(workshop, PUBLISH, project_id).result
+        run_as_job(workshop, PUBLISH, project_id, on_report=reports.append)
     except QueueError as error:
         note(f"[yellow]note:[/yellow] the queue is ranked anew later: {error}")
         workshop.submit(PUBLISH, project_id)
         return
-    say(f"{result['ranked']} tasks ranked, published as {result['model_version']}")
+    print_order_notes(reports[0])
+    say(f"{reports[0].ranked} tasks ranked, published as {reports[0].model_version}")

@@ -50,18 +50,23 @@ def score(
     }
     given = {name: value for name, value in chosen.items() if value is not None}
     report = _dry_run(project_id, given) if dry_run else _publish(project_id, given)
-    print_warnings(report.warnings)
+    print_order_notes(report)
     if as_json:
         print(json.dumps(report.as_json()))
         return
     _print_queue(report.queue_rows())
-    for task_id, reason in report.skipped.items():
-        note(f"skipped task {task_id}: {reason}")
     what = "published as " + report.model_version if report.model_version else "not published"
     say(
         f"{report.scored} scored, {report.reused} already scored, {len(report.skipped)} skipped, "
-        f"{report.ranked} ranked by {report.strategy}, {what}"
+        f"{report.ranked} ranked by {report.strategy} with the model {report.scored_by}, {what}"
     )
+
+
+def print_order_notes(report: OrderReport) -> None:
+    """What to know of an order that was just made: warnings, and the tasks it left out."""
+    print_warnings(report.warnings)
+    for task_id, reason in report.skipped.items():
+        note(f"skipped task {task_id}: {reason}")
 
 
 def _dry_run(project_id: int, given: dict[str, Any]) -> OrderReport:
@@ -94,6 +99,7 @@ def queue(project_id: ProjectId, limit: Limit = None, as_json: Json = False) -> 
         print(json.dumps(published.as_json()))
     else:
         _print_queue(published.queue_rows())
+        say(f"{published.model_version}, scored by the model {published.scored_by}")
 
 
 def auto_label(project_id: ProjectId, as_json: Json = False) -> None:

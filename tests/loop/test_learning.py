@@ -9,6 +9,7 @@ import pytest
 
 from backend.loop.answer_store import AnswerStore
 from backend.loop.round_store import RoundStore
+from demo.project import label_config
 from demo.scene import HEIGHT, WIDTH, Frame
 from tests.label_studio.conftest import Person
 from tests.loop.conftest import Command, running, wait_until
@@ -83,7 +84,7 @@ def test_a_model_is_trained_promoted_rolled_back_and_promoted_again(
         learning.run("promote", project, row.version)
     served = owner.call("GET", f"/api/projects/{project}")["model_version"]
     output, _ = learning.run("rollback", project)
-    assert f"served by base from now on, no longer by {row.version}" in output
+    assert f"served by base (MODEL=detector.pt) from now on, no longer by {row.version}" in output
     rolled_back = owner.call("GET", f"/api/projects/{project}")["model_version"]
     assert rolled_back > served
     _, errors = learning.run("rollback", project, status=1)
@@ -108,8 +109,10 @@ def test_a_model_is_trained_promoted_rolled_back_and_promoted_again(
 def test_a_training_that_fails_leaves_the_serving_model_as_it_was(
     learning: Command, make_project: MakeProject, frames: list[Frame], owner: Person
 ) -> None:
-    project, task_ids = make_project()
-    learning.run("score", project)
+    project, task_ids = make_project(config=label_config(["bolt"]))
+    output, errors = learning.run("score", project)
+    assert "with the model base" in output
+    assert "No label for nut" in errors
     before = owner.call("GET", f"/api/projects/{project}")["model_version"]
     boxes = [region(frames[0], place) for place in range(len(frames[0].xyxy))]
     owner.call("POST", f"/api/tasks/{task_ids[0]}/annotations/", json={"result": boxes})
@@ -131,6 +134,22 @@ def test_a_training_that_fails_leaves_the_serving_model_as_it_was(
     assert "not promoted: not judged: it was trained on the random share too" in output
     assert RoundStore(learning.store).serving(project) is None
     assert owner.call("GET", f"/api/projects/{project}")["model_version"] == before
+    # Which model serves is said everywhere, and labels are compared with the classes of that one.
+    (row,) = RoundStore(learning.store).rounds(project)
+    _, errors = learning.run("promote", project, row.version)
+    assert "No label for" not in errors
+    output, _ = learning.run("doctor", project)
+    assert f"served by {row.version}" in output
+    assert "No label for" not in output
+    output, _ = learning.run("queue", project)
+    assert f"scored by the model {row.version}" in output
+    assert learning.json("queue", project)["scored_by"] == row.version
+    output, errors = learning.run("rollback", project)
+    assert "served by base (MODEL=detector.pt)" in output
+    assert "No label for nut" in " ".join(errors.split())
+    output, _ = learning.run("doctor", project)
+    assert "served by base (MODEL=detector.pt)" in output
+    assert "No label for nut" in output
 
 
 def test_a_short_queue_is_refilled_before_it_runs_dry(

@@ -47,7 +47,7 @@ class AnswerReader:
             project: the project.
             listed_by: when the changes were listed the last time, or later; None: unknown. What
                 changed at the same moment is read again until it is known to be complete.
-            on_progress: told (tasks read, tasks that changed).
+            on_progress: called with (tasks read, tasks that changed).
 
         Returns:
             How many tasks were read.

@@ -147,8 +147,8 @@ def published_queue(studio: Studio, store: Store, project_id: int, limit: int) -
     serves = BASE if serving is None else serving.version
     if serves != report.scored_by:
         report.warnings.append(
-            f"This order is of {report.scored_by}, and {serves} serves by now: the worker ranks "
-            f"anew, or `python -m backend score {project_id}` does"
+            f"This order is of {report.scored_by}, and {serves} serves by now: the worker makes "
+            f"a new one, or `python -m backend score {project_id}` does"
         )
     return report
 

@@ -14,6 +14,7 @@ from backend.loop import tables
 from backend.loop.assignments import kept_name
 from backend.loop.curve import curve_file
 from backend.loop.model_files import ModelFiles
+from backend.loop.sent_versions import stranger_name
 from backend.loop.store import Store
 from backend.loop.thumbnails import TaskImage, drop_thumbnail
 from backend.settings import Settings
@@ -59,8 +60,8 @@ def forget(settings: Settings, store: Store, project_id: int) -> None:
             tables.publications.c.project_id == project_id
         )
         connection.execute(delete(tables.ranks).where(tables.ranks.c.model_version.in_(published)))
-        name = kept_name(project_id)
-        connection.execute(delete(tables.kept).where(tables.kept.c.name == name))
+        names = [kept_name(project_id), stranger_name(project_id)]
+        connection.execute(delete(tables.kept).where(tables.kept.c.name.in_(names)))
         for table in _OF_PROJECTS:
             connection.execute(delete(table).where(table.c.project_id == project_id))
         _drop_embeddings(connection, {image.image_hash for image in images})

@@ -22,6 +22,11 @@ from backend.loop.store import Store
 _c = tables.publications.c
 
 
+def stranger_name(project_id: int) -> str:
+    """Under what it is kept when an order of another installation was last served."""
+    return f"stranger_seen:{project_id}"
+
+
 class SentVersions:
     """The versions of one project.
 
@@ -36,7 +41,7 @@ class SentVersions:
     def __init__(self, store: Store, project_id: int) -> None:
         self._store = store
         self._of_project = _c.project_id == project_id
-        self._kept_as = f"stranger_seen:{project_id}"
+        self._kept_as = stranger_name(project_id)
         self._project_id = project_id
 
     def switching(self, version: str, *, replaced: str, now: datetime) -> None:

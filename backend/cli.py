@@ -14,7 +14,7 @@ import typer
 
 from backend.errors import HardestFirstError
 from backend.verbs import jobs, learning, ordering, simulating
-from backend.verbs.console import errors, service_settings
+from backend.verbs.console import note, service_settings
 from backend.verbs.keys import keys
 
 app = typer.Typer(
@@ -31,10 +31,10 @@ def main() -> None:
     try:
         app()
     except HardestFirstError as error:
-        errors.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        note(str(error), mark="error: ", style="red")
         sys.exit(1)
     except KeyboardInterrupt:
-        errors.print("stopped; what was stored is kept", highlight=False)
+        note("stopped; what was stored is kept")
         sys.exit(130)
 
 

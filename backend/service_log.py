@@ -24,6 +24,7 @@ from structlog.processors import (
 from structlog.stdlib import ExtraAdder, ProcessorFormatter
 from structlog.typing import EventDict, Processor
 
+from backend.plain_text import visible
 from backend.redaction import Redactor
 from backend.settings import Settings
 
@@ -97,15 +98,8 @@ def _as_text(_logger: Any, _method: str, event: EventDict) -> str:
     """
     head = "{} {} {}: {}".format(*(event.pop(name) for name in _HEAD))
     trace = event.pop("exception", "")
-    line = " ".join(filter(None, (_on_one_line(head), _on_one_line(_logfmt(None, "", event)))))
+    line = " ".join(filter(None, (visible(head), visible(_logfmt(None, "", event)))))
     return "\n    ".join([line, *str(trace).splitlines()])
-
-
-def _on_one_line(text: str) -> str:
-    """Line ends as they are written in source, and so for all other control characters."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _secrets(settings: Settings) -> list[str]:

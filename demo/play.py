@@ -13,10 +13,11 @@ from backend.jobs.queue import JobQueue
 from backend.jobs.records import FAILED, RUNNING
 from backend.loop.round_store import RoundStore
 from backend.loop.store import Store
+from backend.verbs.console import errors, note
 from demo.annotator import answer, read_truth
 from demo.project import call, client_of
 from demo.servers import log_of
-from demo.stage import DATA, DemoError, Scenario, console
+from demo.stage import DATA, DemoError, Scenario
 from demo.studio_server import StudioServer
 
 ANSWERS_A_ROUND = 40
@@ -100,7 +101,7 @@ def _wait_for_round(store: Store, queue: JobQueue, project_id: int, number: int)
                 raise DemoError(f"round {number} is not over yet; see {log_of('worker')}")
             time.sleep(0.5)
     row = RoundStore(store).rounds(project_id)[-1]
-    console.print(f"round {number}: {'promoted' if row.promoted else 'not promoted'}: {row.reason}")
+    note(f"round {number}: {'promoted' if row.promoted else 'not promoted'}: {row.reason}")
 
 
 def _is_over(store: Store, project_id: int, number: int) -> bool:
@@ -117,5 +118,5 @@ def _bars() -> Progress:
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=console,
+        console=errors,
     )

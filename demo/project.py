@@ -9,7 +9,8 @@ from xml.sax.saxutils import quoteattr
 import httpx
 
 from backend.label_studio.auth import TokenAuth
-from demo.stage import DemoError, Scenario, console
+from backend.verbs.console import note
+from demo.stage import DemoError, Scenario
 from demo.studio_server import Account, StudioServer
 
 # Label Studio takes at most 100 files in one request.
@@ -29,7 +30,7 @@ def fill_project(studio: StudioServer, scenario: Scenario, backend_url: str | No
         project_id = int(project["id"])
         for start in range(0, len(scenario.images), FILES_PER_REQUEST):
             batch = scenario.images[start : start + FILES_PER_REQUEST]
-            console.print(f"uploading images {start + 1} to {start + len(batch)} ...")
+            note(f"uploading images {start + 1} to {start + len(batch)} ...")
             files = [(path.name, (path.name, path.read_bytes())) for path in batch]
             call(client, "POST", f"/api/projects/{project_id}/import", files=files)
         if backend_url is not None:

@@ -16,10 +16,11 @@ import time
 from pathlib import Path
 
 from backend.settings import load_settings
+from backend.verbs.console import note
 from demo.play import SETTINGS, play
 from demo.project import call, client_of, fill_project
 from demo.servers import backend, fresh_studio
-from demo.stage import HERE, WORK, DemoError, Scenario, console, environment
+from demo.stage import HERE, WORK, DemoError, Scenario, environment
 from demo.studio_server import StudioServer
 
 POOL_IMAGES = 240
@@ -54,10 +55,10 @@ def run_demo(*, wait: bool, rounds: int, model: str | None, images: Path | None)
             else:
                 check_served_order(studio, scenario, project_id)
     except DemoError as error:
-        console.print(f"[red]demo:[/red] {error}")
+        note(str(error), mark="demo: ", style="red")
         return 1
     except KeyboardInterrupt:
-        console.print("\nstopped")
+        note("stopped")
     return 0
 
 
@@ -100,7 +101,7 @@ def draw_pool(folder: Path) -> list[Path]:
     if not done.exists():
         from demo.scene import write_pool
 
-        console.print(f"drawing {POOL_IMAGES} images of an inspection line ...")
+        note(f"drawing {POOL_IMAGES} images of an inspection line ...")
         shutil.rmtree(folder, ignore_errors=True)
         write_pool(folder, POOL_IMAGES)
         done.touch()
@@ -115,7 +116,7 @@ def _own_model(model: str) -> dict[str, str]:
         shutil.copy(path, folder / path.name)
     chosen = {"MODEL": path.name, "MODEL_DIR": str(folder)}
     if not {"ENCODER", "CLIP_MODEL", "CLIP_PRETRAINED"} & os.environ.keys():
-        console.print(
+        note(
             "spreading the picks by the detector's own features; "
             "set ENCODER=openclip to fetch and use OpenCLIP weights"
         )
@@ -193,21 +194,23 @@ def check_served_order(studio: StudioServer, scenario: Scenario, project_id: int
         client.close()
     if served != expected:
         raise DemoError(f"Label Studio served {served}, but the queue is {expected}")
-    console.print(
-        f"[green]checked:[/green] two annotators were served ranks 1 to {len(served)}, in order"
+    note(
+        f"two annotators were served ranks 1 to {len(served)}, in order",
+        mark="checked: ",
+        style="green",
     )
 
 
 def _say_where(studio: StudioServer, project_id: int) -> None:
-    console.print()
-    console.print(f"Label Studio  [bold]{studio.url}/projects/{project_id}/data[/bold]")
-    console.print(f"login         {studio.admin.email}")
-    console.print(f"password      {studio.admin.password}   (made for this run)")
-    console.print("Press Label All Tasks: the first row of the table comes first.")
-    console.print()
+    note("")
+    note(f"{studio.url}/projects/{project_id}/data", mark="Label Studio  ", style="bold")
+    note(f"login         {studio.admin.email}")
+    note(f"password      {studio.admin.password}   (made for this run)")
+    note("Press Label All Tasks: the first row of the table comes first.")
+    note("")
 
 
 def _wait_for_interrupt() -> None:
-    console.print("Ctrl-C stops both servers.")
+    note("Ctrl-C stops both servers.")
     while True:
         time.sleep(3600)

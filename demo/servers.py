@@ -13,7 +13,8 @@ from pathlib import Path
 
 import httpx
 
-from demo.stage import DATA, HERE, WORK, DemoError, Scenario, console, environment
+from backend.verbs.console import note
+from demo.stage import DATA, HERE, WORK, DemoError, Scenario, environment
 from demo.studio_server import StudioServer, free_port, running_studio
 
 
@@ -22,7 +23,7 @@ def fresh_studio() -> Iterator[StudioServer]:
     """A Label Studio with nothing in it."""
     folder = WORK / "label-studio"
     shutil.rmtree(folder, ignore_errors=True)
-    console.print("starting Label Studio ...")
+    note("starting Label Studio ...")
     with running_studio(folder, port=_preferred_port(8080)) as studio:
         yield studio
 
@@ -34,7 +35,7 @@ def backend(studio: StudioServer, scenario: Scenario) -> Iterator[str]:
         old.unlink()
     shutil.rmtree(DATA / "trained", ignore_errors=True)
     port = _preferred_port(9090)
-    console.print("starting the backend and its worker ...")
+    note("starting the backend and its worker ...")
     with ExitStack() as running:
         server = running.enter_context(_process(studio, scenario, "serve", "--port", str(port)))
         _wait_for_backend(server, port)

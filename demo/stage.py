@@ -7,15 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from demo.studio_server import StudioServer
 
 HERE = Path(__file__).parent
 WORK = HERE.parent / "var" / "demo"
 DATA = WORK / "data"
-
-console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class DemoError(Exception):

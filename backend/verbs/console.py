@@ -11,12 +11,28 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-from backend.service_log import log_as_service
+from backend.plain_text import visible
 from backend.settings import Settings, load_settings
 
-errors = Console(stderr=True)
-output = Console()
+
+class PlainConsole(Console):
+    """Prints text as it is: nothing in it is markup, an emoji's name, or a terminal's command.
+
+    The one place where what others wrote (file names, titles, addresses, errors) becomes harmless.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Rich asks this for every text, in a line as in a table."""
+        return super().render_str("\n".join(map(visible, text.split("\n"))), **options)
+
+
+errors = PlainConsole(stderr=True)
+output = PlainConsole()
 
 ProjectId = Annotated[int, typer.Argument(help="The number in the project's address.", min=1)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -29,15 +45,24 @@ def settings_with(**options: Any) -> Settings:
     Logging follows LOG_LEVEL, but for INFO: the bars tell as much.
     """
     settings = _settings(options)
-    logging.basicConfig(
-        level=logging.WARNING if settings.log_level == "INFO" else settings.log_level,
-        format="%(levelname)s %(name)s: %(message)s",
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(_PlainFormatter("%(levelname)s %(name)s: %(message)s"))
+    level = logging.WARNING if settings.log_level == "INFO" else settings.log_level
+    logging.basicConfig(level=level, handlers=[handler])
     return settings
+
+
+class _PlainFormatter(logging.Formatter):
+    """Lines of log without what a terminal obeys; a traceback keeps its lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(visible, super().format(record).split("\n")))
 
 
 def service_settings(**options: Any) -> Settings:
     """The same for what runs until it is told to stop: its log is read later, by somebody else."""
+    from backend.service_log import log_as_service
+
     settings = _settings(options)
     log_as_service(settings)
     return settings
@@ -70,20 +95,24 @@ def progress_bars(*, speed_seconds: float = 30) -> Iterator[Any]:
         yield show
 
 
-def say(line: str) -> None:
-    """One line on stdout, however long."""
-    output.print(line, highlight=False, soft_wrap=True)
+def say(line: str, *, mark: str = "", style: str = "") -> None:
+    """One line on stdout, however long; `mark` comes first, in the style."""
+    _print_line(output, line, mark, style)
 
 
-def note(line: str) -> None:
-    """One line on stderr, however long."""
-    errors.print(line, highlight=False, soft_wrap=True)
+def note(line: str, *, mark: str = "", style: str = "") -> None:
+    """One line on stderr, however long; `mark` comes first, in the style."""
+    _print_line(errors, line, mark, style)
+
+
+def _print_line(console: Console, line: str, mark: str, style: str) -> None:
+    console.print(Text.assemble((mark, style), visible(line)), soft_wrap=True)
 
 
 def print_warnings(warnings: Iterable[str]) -> None:
     """What the user should know and need not do anything about."""
     for warning in warnings:
-        note(f"[yellow]note:[/yellow] {warning}")
+        note(warning, mark="note: ", style="yellow")
 
 
 def table(title: str, *columns: str, text: tuple[str, ...] = ()) -> Table:

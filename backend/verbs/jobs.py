@@ -106,9 +106,9 @@ def forget(
 def _print_log(job: Job) -> None:
     say(f"{job} of project {job.project_id}: {job.state}")
     for line in job.log:
-        output.print(line, highlight=False, soft_wrap=True, markup=False)
+        say(line)
     if job.error:
-        note(f"[red]error:[/red] {job.error}")
+        note(job.error, mark="error: ", style="red")
 
 
 def _print_jobs(found: Sequence[Job], *, as_json: bool) -> None:

@@ -51,7 +51,7 @@ def show(as_json: Json = False) -> None:
     rows = table("keys, oldest first", *columns, text=columns)
     for key in found:
         days = (_day(key.created_at), _day(key.expires_at), _day(key.last_used_at))
-        rows.add_row(key.id, _plain(key.name), _may(key), _projects(key), *days, key.state)
+        rows.add_row(key.id, key.name, _may(key), _projects(key), *days, key.state)
     output.print(rows)
 
 
@@ -85,13 +85,6 @@ def _projects(key: ApiKey) -> str:
 
 def _day(moment: datetime | None) -> str:
     return "never" if moment is None else f"{moment:%Y-%m-%d}"
-
-
-def _plain(text: str) -> Any:
-    """Text whose brackets are no markup."""
-    from rich.text import Text
-
-    return Text(text)
 
 
 def _as_json(key: ApiKey) -> dict[str, Any]:

@@ -14,7 +14,16 @@ from backend.jobs.handlers import Workshop
 from backend.loop.published import OrderReport
 from backend.loop.round_report import RoundsReport, quality_of
 from backend.training.quality import Interval, Quality
-from backend.verbs.console import Json, ProjectId, note, output, say, settings_with, table
+from backend.verbs.console import (
+    Json,
+    ProjectId,
+    note,
+    output,
+    print_warnings,
+    say,
+    settings_with,
+    table,
+)
 from backend.verbs.ordering import print_order_notes
 
 Version = Annotated[str, typer.Argument(help='As `rounds` shows it, or "base".')]
@@ -50,7 +59,10 @@ def train(
         return
     assert row is not None
     say(f"round {row.round}: {row.version}, trained on {row.labels} images with {row.boxes} boxes")
-    say(("[green]promoted[/green]: " if row.promoted else "not promoted: ") + row.reason)
+    if row.promoted:
+        say(row.reason, mark="promoted: ", style="green")
+    else:
+        say(f"not promoted: {row.reason}")
     if row.promoted:
         say(f"The worker ranks the queue anew; or run `python -m backend score {project_id}` now.")
 
@@ -189,7 +201,7 @@ def _rank_anew(workshop: Workshop, project_id: int) -> None:
     try:
         run_as_job(workshop, PUBLISH, project_id, on_report=reports.append)
     except QueueError as error:
-        note(f"[yellow]note:[/yellow] the queue is ranked anew later: {error}")
+        print_warnings([f"the queue is ranked anew later: {error}"])
         workshop.submit(PUBLISH, project_id)
         return
     print_order_notes(reports[0])

@@ -133,12 +133,13 @@ def doctor(
         print(json.dumps([finding.__dict__ for finding in findings]))
     else:
         marks = {
-            "ok": "[green]ok[/green]  ",
-            "warn": "[yellow]warn[/yellow]",
-            "fail": "[red]FAIL[/red]",
+            "ok": ("ok   ", "green"),
+            "warn": ("warn ", "yellow"),
+            "fail": ("FAIL ", "red"),
         }
         for finding in findings:
-            say(f"{marks[finding.level]} {finding.check}: {finding.message}")
+            mark, style = marks[finding.level]
+            say(f"{finding.check}: {finding.message}", mark=mark, style=style)
             if finding.remedy:
                 say(f"     -> {finding.remedy}")
     if any(finding.level == "fail" for finding in findings):

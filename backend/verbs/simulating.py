@@ -88,7 +88,7 @@ def simulate(
     with progress_bars(speed_seconds=600) as on_progress:
         failures = run_all(stage, jobs=jobs, on_progress=on_progress)
     for line in failures:
-        note(f"[red]failed:[/red] {line}")
+        note(line, mark="failed: ", style="red")
     _report(stage, cast("Cost", cost))
     if failures:
         raise SimulationError(

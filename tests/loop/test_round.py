@@ -249,10 +249,14 @@ def test_label_studio_that_is_down_is_one_line(command: Command) -> None:
 
 
 def test_the_doctor_says_what_is_wrong_and_what_to_do(
-    command: Command, make_project: MakeProject
+    command: Command, make_project: MakeProject, owner: Person
 ) -> None:
     project, _ = make_project()
+    # A title is whatever somebody wrote.
+    nasty = {"title": "Line [/red] \x1b[31m \u202e"}
+    owner.call("PATCH", f"/api/projects/{project}/", json=nasty)
     output, _ = command.run("doctor", project)
+    assert r"Line [/red] \x1b[31m \u202e" in output
     assert "No order was published yet" in output
     assert "worker" not in output
     command.run("score", project)

@@ -6,9 +6,10 @@ The README's table is checked against this class by a test.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -193,15 +194,33 @@ class Settings(BaseSettings):
     @field_validator("label_studio_url")
     @classmethod
     def _check_url(cls, value: str) -> str:
-        if not value.startswith(("http://", "https://")):
+        parts = urlsplit(value.strip())
+        if parts.scheme not in ("http", "https"):
             raise ValueError("must begin with http:// or https://")
-        parts = urlsplit(value)
         if not parts.hostname or parts.port == 0:
             raise ValueError("must name a host")
+        if parts.query or parts.fragment:
+            raise ValueError("must end before ? and #")
+        if page := _PAGES.search(parts.path):
+            raise ValueError(f"must be Label Studio's own address: leave out {page[0]}")
         # It is shown in messages, and Label Studio takes a token instead.
         if "@" in parts.netloc:
             raise ValueError("must hold no user and no password")
-        return value.rstrip("/")
+        return urlunsplit(parts).rstrip("/")
+
+    @field_validator("basic_auth_user")
+    @classmethod
+    def _check_user(cls, value: str) -> str:
+        _check_sendable(value)
+        if ":" in value:
+            raise ValueError("must have no colon: it is sent in front of one")
+        return value
+
+    @field_validator("basic_auth_pass")
+    @classmethod
+    def _check_password(cls, value: SecretStr) -> SecretStr:
+        _check_sendable(value.get_secret_value())
+        return value
 
     @field_validator("allowed_image_hosts")
     @classmethod
@@ -236,6 +255,19 @@ class Settings(BaseSettings):
     def trained_dir(self) -> Path:
         """Where trained models are kept."""
         return self.data_dir / "trained"
+
+
+# What people copy from the address bar of Label Studio, behind its own address.
+_PAGES = re.compile(r"/(?:projects|tasks|api|organization|user)(?:/.*)?$")
+
+
+def _check_sendable(value: str) -> None:
+    """What is sent in a header has printed ASCII characters only."""
+    for place, character in enumerate(value, start=1):
+        if not " " <= character <= "~":
+            raise ValueError(
+                f"must have printed ASCII characters only; number {place} is U+{ord(character):04X}"
+            )
 
 
 def load_settings(**overrides: Any) -> Settings:

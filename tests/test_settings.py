@@ -26,6 +26,7 @@ def test_the_environment_is_read_and_options_win(monkeypatch: pytest.MonkeyPatch
         "entropy": 2.0,
     }
     assert load_settings().label_studio_url == "http://host:8080/studio"
+    assert load_settings(label_studio_url=" HTTP://host ").label_studio_url == "http://host"
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,12 @@ def test_the_environment_is_read_and_options_win(monkeypatch: pytest.MonkeyPatch
         ("LABEL_STUDIO_URL", "http://"),
         ("LABEL_STUDIO_URL", "http://host:port"),
         ("LABEL_STUDIO_URL", "http://me:password@host"),
+        ("LABEL_STUDIO_URL", "http://host:8080/projects/12/data"),
+        ("LABEL_STUDIO_URL", "http://host/studio/api/"),
+        ("LABEL_STUDIO_URL", "http://host/?tab=4"),
+        ("BASIC_AUTH_PASS", "two\nlines"),
+        ("BASIC_AUTH_PASS", "pässword"),
+        ("BASIC_AUTH_USER", "a:b"),
         ("ALLOWED_IMAGE_HOSTS", "http://minio:9000"),
         ("ALLOWED_IMAGE_HOSTS", "10.0.0.1/8"),
         ("MAX_REQUEST_MB", "0"),

@@ -39,10 +39,13 @@ def token_kind(api_key: str) -> TokenKind:
     """Which kind `api_key` is: a JWT is a personal access token, anything else a legacy token.
 
     Raises:
-        AccessError: it is empty, cut short, expired, or an access token instead of a refresh token.
+        AccessError: it is empty, cut short, expired, an access token instead of a refresh token, or
+            has something in or around it that no token has.
     """
-    if not api_key.strip():
+    api_key = api_key.strip()
+    if not api_key:
         raise AccessError(f"LABEL_STUDIO_API_KEY is empty: {MAKE_A_TOKEN}")
+    _check_characters(api_key)
     claims = _claims(api_key)
     if claims is None:
         return "legacy"
@@ -59,6 +62,33 @@ def token_kind(api_key: str) -> TokenKind:
     if isinstance(expires, (int, float)) and expires < time.time():
         raise AccessError(f"LABEL_STUDIO_API_KEY has expired: {MAKE_A_TOKEN}")
     return "personal"
+
+
+def _check_characters(api_key: str) -> None:
+    """Refuse what no HTTP header can hold, before a library quotes it in its complaint.
+
+    Raises:
+        AccessError: what is wrong, without the token.
+    """
+    if api_key[0] in "'\"" or api_key[-1] in "'\"":
+        raise AccessError("LABEL_STUDIO_API_KEY has quotes around it: set it without them")
+    word = api_key.split(maxsplit=1)[0]
+    if word.lower() in ("token", "bearer"):
+        raise AccessError(
+            f"LABEL_STUDIO_API_KEY begins with {word!r}, which belongs to the header: set it to "
+            "the token alone"
+        )
+    for place, character in enumerate(api_key, start=1):
+        if "!" <= character <= "~":
+            continue
+        what = _SPACES.get(character) or f"the character U+{ord(character):04X}"
+        raise AccessError(
+            f"LABEL_STUDIO_API_KEY has {what} at place {place}, which no token has: copy it again, "
+            "or " + MAKE_A_TOKEN
+        )
+
+
+_SPACES = {"\n": "a line break", "\r": "a line break", " ": "a space", "\t": "a tab"}
 
 
 class TokenAuth(httpx.Auth):

@@ -10,6 +10,8 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 from label_studio_sdk.core.api_error import ApiError
@@ -75,10 +77,45 @@ def speaking_to(
         ) from None
     except (httpx.TransportError, httpx.InvalidURL) as error:
         count_studio_error("unreachable")
-        raise UnreachableError(
-            f"No Label Studio answers at {url} ({one_line(error)}): start it, "
-            "or correct LABEL_STUDIO_URL"
-        ) from None
+        raise UnreachableError(_no_connection(url, error)) from None
+
+
+def _no_connection(url: str, error: Exception) -> str:
+    """Why there is no connection, and what to do, in one line."""
+    if isinstance(error, (httpx.LocalProtocolError, httpx.InvalidURL)):
+        # Its text quotes headers, and with them the token.
+        return (
+            f"A request to Label Studio at {url} cannot be sent: LABEL_STUDIO_URL or "
+            "LABEL_STUDIO_API_KEY has a character that HTTP does not allow"
+        )
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return (
+            f"Label Studio at {url} shows a certificate that this machine does not trust: set "
+            "SSL_CERT_FILE to a file with the certificate of the authority that issued it"
+        )
+    proxy = _proxy_of(url)
+    if proxy is not None:
+        host = urlsplit(url).hostname
+        return (
+            f"Label Studio at {url} is not reached through the proxy of {proxy} "
+            f"({type(error).__name__}): add {host} to NO_PROXY, or correct {proxy}"
+        )
+    return (
+        f"No Label Studio answers at {url} ({one_line(error)}): start it, or correct "
+        "LABEL_STUDIO_URL"
+    )
+
+
+def _proxy_of(url: str) -> str | None:
+    """The variable that sends requests to `url` through a proxy; None: none does."""
+    parts = urlsplit(url)
+    proxies = getproxies()
+    if proxy_bypass(parts.hostname or ""):
+        return None
+    for scheme in (parts.scheme, "all"):
+        if proxies.get(scheme):
+            return f"{scheme.upper()}_PROXY"
+    return None
 
 
 def one_line(text: object, limit: int = DETAIL_LIMIT) -> str:

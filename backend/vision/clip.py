@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from backend.vision.weights import content_hash, inside, short_hash
 if TYPE_CHECKING:
     import torch
 
+_HUB_SECONDS = 10.0
 _REMEDIES = (
     "put a checkpoint into MODEL_DIR and set CLIP_PRETRAINED to its name, "
     "or set ENCODER=detector, which needs no CLIP weights"
@@ -258,12 +260,29 @@ def _fetch(tag: dict[str, Any], name: str, cache_dir: Path) -> Path:
         cache_dir.mkdir(parents=True, exist_ok=True)
         # Asked first: offline, the hub's client retries for a minute before it looks there.
         file = _kept(tag, cache_dir)
-        return file or Path(open_clip.download_pretrained(tag, cache_dir=str(cache_dir)))
+        if file is None:
+            _reach_hub(tag)
+            file = Path(open_clip.download_pretrained(tag, cache_dir=str(cache_dir)))
+        return file
     # Whatever the network, the proxy or the hub's client raises, the remedy is the same.
     except Exception as error:
         raise WeightsError(
             f"the CLIP weights {name} could not be downloaded ({type(error).__name__}): {_REMEDIES}"
         ) from error
+
+
+def _reach_hub(tag: dict[str, Any]) -> None:
+    """Fail at once where the hub cannot be reached: its client tries for a minute, and says so.
+
+    Raises:
+        httpx.HTTPError: nothing answers.
+    """
+    import httpx
+    from huggingface_hub import constants
+
+    if tag.get("hf_hub") and not constants.HF_HUB_OFFLINE:
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+        httpx.head(constants.ENDPOINT, timeout=_HUB_SECONDS)
 
 
 def _kept(tag: dict[str, Any], cache_dir: Path) -> Path | None:

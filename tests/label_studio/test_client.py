@@ -5,10 +5,13 @@ from __future__ import annotations
 import ast
 import base64
 import json
+import ssl
+import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -20,6 +23,7 @@ from backend.label_studio.auth import TokenAuth, token_kind
 from backend.label_studio.client import UNCERTAINTY_SAMPLING, Studio
 from backend.label_studio.protocol import parse_webhook, project_number
 from backend.label_studio.transport import RefusedError
+from tests.label_studio.conftest import reply
 
 URL = "http://studio.example"
 LABELLED = {
@@ -61,13 +65,84 @@ def test_kinds_of_token(key, kind):
         (personal(exp=1), "has expired"),
         (jwt(token_type="access", exp=time.time() + 99), "five minutes"),
         (personal().rsplit(".", 1)[0], "lacks its signature"),
+        ("open-sesame\n0123", "has a line break at place 12"),
+        ("open-sesame 0123", "has a space at place 12"),
+        ("open-sesame\u200b0123", r"has the character U\+200B at place 12"),
+        ("öpen-sesame-0123", r"has the character U\+00F6 at place 1"),
+        ("'open-sesame-0123'", "has quotes around it"),
+        ("Token open-sesame", "begins with 'Token'"),
+        ("bearer open-sesame", "begins with 'bearer'"),
     ],
-    ids=["empty", "blank", "expired", "access", "unsigned"],
+    ids=[
+        *("empty", "blank", "expired", "access", "unsigned", "line break", "space", "invisible"),
+        *("no ASCII", "quotes", "Token", "Bearer"),
+    ],
 )
 def test_tokens_that_cannot_work_are_told_at_once(key, message):
     with pytest.raises(AccessError, match=message) as caught:
         Studio(URL, key)
     assert not key.strip() or key not in str(caught.value)
+    assert "sesame" not in str(caught.value)
+
+
+def test_what_the_library_says_of_headers_is_not_quoted(web, monkeypatch):
+    # Should a token come through with what no header can hold, all the same.
+    monkeypatch.setattr("backend.label_studio.auth._check_characters", lambda key: None)
+    with (
+        Studio(web.url, "open-sesame\n0123", retries=0) as studio,
+        pytest.raises(UnreachableError, match="has a character that HTTP does not") as caught,
+    ):
+        studio.version()
+    assert "sesame" not in str(caught.value)
+
+
+def test_a_proxy_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setenv("no_proxy", "")
+    with (
+        Studio("http://label-studio.example", "0123456789abcdef", retries=0) as studio,
+        pytest.raises(UnreachableError, match=r"label-studio\.example to NO_PROXY"),
+    ):
+        studio.version()
+
+
+def test_a_certificate_of_ones_own_is_named_and_can_be_trusted(tmp_path, monkeypatch):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject]
+    subprocess.run([*made, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+
+    class Version(BaseHTTPRequestHandler):
+        def do_GET(self):
+            reply(self, 200, b'{"release": "1.23.2"}', Content_Type="application/json")
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Version)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    url = f"https://localhost:{server.server_port}"
+    try:
+        monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+        monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+        with (
+            Studio(url, "0123456789abcdef", retries=0) as studio,
+            pytest.raises(UnreachableError, match="set SSL_CERT_FILE to a file"),
+        ):
+            studio.version()
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        with Studio(url, "0123456789abcdef", retries=0) as studio:
+            assert studio.version() == "1.23.2"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def test_the_token_is_in_no_repr():

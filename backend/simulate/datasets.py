@@ -11,23 +11,24 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from backend.errors import SimulationError
+from backend.errors import ImageError, SimulationError
+from backend.simulate.labels import LabelReader, label_path
 from backend.training.matching import Boxes
+from backend.vision.picture import decode
 from backend.vision.weights import short_hash
 
 __all__ = ["LabelledImage", "ReplayData", "read_data"]
 
 _ENDINGS = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 _RANDOM_TEST_SHARE = 0.25
-_SLACK = 0.01  # how far a box may reach over the image's edge, as Ultralytics allows
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,49 +81,50 @@ class ReplayData:
 
 
 def read_data(data_yaml: Path, *, seed: int = 0) -> ReplayData:
-    """Read a data set and check all of it but the pixels.
+    """Read a data set as Ultralytics does, images and labels.
 
     The test set is what the YAML names as `test`, else as `val`, else a quarter of the images,
     drawn at random. The pool is everything else that it names. One class, empty label files and
-    images without one (backgrounds) are allowed.
+    images without one (backgrounds) are allowed. What cannot be used is left out and counted in
+    the notes; refused is only what leaves nothing to replay.
 
     Args:
-        data_yaml: Ultralytics' format: `path`, `train`, `val`, `test`, `names`. Each part is a
-            folder, an image, a text file with one image a line, or a list of such. The labels of
-            `images/x.jpg` are in `labels/x.txt`.
+        data_yaml: Ultralytics' format: `path`, `train`, `val` (or `validation`), `test`, and
+            `names` or `nc`. Each part is a folder, an image, a text file with one image a line,
+            or a list of such. The labels of `images/x.jpg` are in `labels/x.txt`.
         seed: of the random test set.
 
     Raises:
-        SimulationError: the first thing that is wrong, in one line.
+        SimulationError: the first thing that leaves nothing to replay, in one line.
     """
     content = _read_yaml(data_yaml)
     class_names = _class_names(content, data_yaml)
-    parts = {
-        key: _image_paths(content[key], _root(content, data_yaml))
-        for key in ("train", "val", "test")
-        if content.get(key)
-    }
-    pool_paths, test_paths, notes = _split(parts, data_yaml, seed)
-    pool_paths, left_out = _without_copies(pool_paths, test_paths)
-    if left_out:
-        notes.append(f"{left_out} images left the pool: the test set has the same files")
-    reader = _LabelReader(len(class_names))
-    pool, test = reader.read(pool_paths), reader.read(test_paths)
+    parts, notes = _parts(content, data_yaml)
+    pool_paths, test_paths, split_notes = _split(parts, data_yaml, seed)
+    files = _Files()
+    test_paths = files.readable(test_paths)
+    pool_paths = files.without_copies(files.readable(pool_paths), test_paths)
+    reader = LabelReader(len(class_names))
     data = ReplayData(
         name=f"{data_yaml.absolute().parent.name}/{data_yaml.name}",
         class_names=class_names,
-        pool=pool,
-        test=test,
-        notes=(*notes, *reader.notes()),
+        pool=_labelled(reader, pool_paths),
+        test=_labelled(reader, test_paths),
+        notes=(*notes, *split_notes, *files.notes(), *reader.notes()),
     )
     return _checked(data)
+
+
+def _labelled(reader: LabelReader, paths: Sequence[Path]) -> tuple[LabelledImage, ...]:
+    read = ((path, reader.read(label_path(path))) for path in paths)
+    return tuple(LabelledImage(path, truth) for path, truth in read if truth is not None)
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SimulationError(f"{path} cannot be read ({error.strerror}): name a YAML") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -134,8 +136,12 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
 
 def _class_names(content: Mapping[str, Any], path: Path) -> tuple[str, ...]:
     names = content.get("names")
-    if isinstance(names, dict) and sorted(names) == list(range(len(names))):
-        names = [names[index] for index in range(len(names))]
+    if names is None and isinstance(content.get("nc"), int):
+        names = [f"class_{index}" for index in range(content["nc"])]
+    if isinstance(names, dict):
+        by_number = {str(index): name for index, name in names.items()}
+        numbers = [str(index) for index in range(len(by_number))]
+        names = [by_number[n] for n in numbers] if set(by_number) == set(numbers) else None
     if not isinstance(names, list) or not names:
         raise SimulationError(f"{path} must list its classes under `names`, numbered from 0")
     texts = tuple(str(name) for name in names)
@@ -145,31 +151,67 @@ def _class_names(content: Mapping[str, Any], path: Path) -> tuple[str, ...]:
     return texts
 
 
-def _root(content: Mapping[str, Any], data_yaml: Path) -> Path:
-    return data_yaml.absolute().parent / str(content.get("path") or "")
+def _parts(content: Mapping[str, Any], data_yaml: Path) -> tuple[dict[str, list[Path]], list[str]]:
+    """The images of each part that is there, and what is to be said of the others.
+
+    Raises:
+        SimulationError: there are no `train` images.
+    """
+    folder = data_yaml.absolute().parent
+    root = folder / str(content.get("path") or "")
+    notes = []
+    if not root.is_dir():
+        notes.append(f"the folder {root}, which `path` names, is not there: {folder} is taken")
+        root = folder
+    named = {**content, "val": content.get("val") or content.get("validation")}
+    parts = {}
+    for key in ("train", "val", "test"):
+        if not named.get(key):
+            continue
+        found, missing = _image_paths(named[key], root)
+        if found:
+            parts[key] = found
+        if missing:
+            notes.append(f"{_and_others(missing)} is named under `{key}` but not there: left out")
+        if key == "train" and not found:
+            raise SimulationError(
+                f"{_and_others(missing) if missing else root} is named but not there, or holds no "
+                "images: correct `train`"
+            )
+    return parts, notes
 
 
-def _image_paths(named: Any, root: Path) -> list[Path]:
-    """The images of one part of the data set, sorted, each once."""
+def _image_paths(named: Any, root: Path) -> tuple[list[Path], list[Path]]:
+    """The images of one part of the data set, sorted, each once; and what is not there."""
     found: set[Path] = set()
     for entry in named if isinstance(named, list) else [named]:
-        path = root / str(entry)
+        path = _entry(root, str(entry))
         if path.is_dir():
             found.update(file for file in path.rglob("*") if file.suffix.lower() in _ENDINGS)
         elif path.suffix == ".txt" and path.is_file():
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-            # As Ultralytics reads them: "./" is the list's own folder.
-            found.update(
-                (path.parent if line.startswith("./") else root) / line.strip()
-                for line in lines
-                if line.strip()
-            )
+            found.update(_listed(path, root))
         else:
             found.add(path)
-    missing = sorted(path for path in found if not path.is_file())
-    if missing:
-        raise SimulationError(f"{_and_others(missing)} is named but not there: mend the data set")
-    return sorted(found)
+    # What macOS leaves beside each file on disks of others.
+    images = {path for path in found if not path.name.startswith("._")}
+    missing = {path for path in images if not path.is_file()}
+    return sorted(images - missing), sorted(missing)
+
+
+def _entry(root: Path, entry: str) -> Path:
+    """An entry of the YAML. Exports of Roboflow name what is beside the YAML as `../train`."""
+    path = root / entry
+    if not path.exists() and entry.startswith("../"):
+        return root / entry.removeprefix("../")
+    return path
+
+
+def _listed(path: Path, root: Path) -> Iterator[Path]:
+    """The images in a list; as in Ultralytics' reading, "./" is the list's own folder."""
+    for line in path.read_text(encoding="utf-8-sig").splitlines():
+        image = line.strip().replace("\\", "/")
+        if image:
+            yield (path.parent if image.startswith("./") else root) / image
 
 
 def _split(
@@ -185,101 +227,65 @@ def _split(
         note = f"{data_yaml.name} names no test images: {count} of all, drawn at random, are them"
         return sorted(set(paths) - set(test)), test, [note]
     pool = sorted({path for name, paths in parts.items() if name != key for path in paths})
-    both = sorted(set(pool) & set(parts[key]))
-    if both:
+    both = set(pool) & set(parts[key])
+    if both == set(pool):
         raise SimulationError(
-            f"{_and_others(both)} is to train on and to judge on: name other images under `{key}`, "
-            "or neither `val` nor `test` to have a quarter held out"
+            f"all images are to train on and to judge on: name other images under `{key}`, or "
+            "neither `val` nor `test` to have a quarter held out"
         )
-    return pool, parts[key], []
+    notes = [f"{len(both)} images left the pool: they are in `{key}` too"] if both else []
+    return sorted(set(pool) - both), parts[key], notes
 
 
-def _without_copies(pool: list[Path], test: list[Path]) -> tuple[list[Path], int]:
-    """The pool without files that the test set has too, and how many these were."""
-    tested = {_content(path) for path in test}
-    kept = [path for path in pool if _content(path) not in tested]
-    return kept, len(pool) - len(kept)
+class _Files:
+    """Reads image files once, to the last pixel, and counts what is odd about them."""
 
+    def __init__(self) -> None:
+        self._content: dict[Path, bytes] = {}
+        self._damaged: list[str] = []
+        self._copies = 0
 
-def _content(path: Path) -> bytes:
-    return hashlib.sha256(path.read_bytes()).digest()
+    def readable(self, paths: Sequence[Path]) -> list[Path]:
+        """Those of `paths` that hold an image."""
+        with ThreadPoolExecutor() as pool:
+            for path, found in zip(paths, pool.map(_content, paths), strict=True):
+                if isinstance(found, bytes):
+                    self._content[path] = found
+                else:
+                    self._damaged.append(f"{path}: {found}")
+        return [path for path in paths if path in self._content]
 
-
-class _LabelReader:
-    """Reads label files and counts what is odd about them."""
-
-    def __init__(self, classes: int) -> None:
-        self._classes = classes
-        self._without_file = 0
-        self._repeated = 0
-
-    def read(self, paths: Sequence[Path]) -> tuple[LabelledImage, ...]:
-        return tuple(LabelledImage(path, self._truth(label_path(path))) for path in paths)
+    def without_copies(self, pool: Sequence[Path], test: Sequence[Path]) -> list[Path]:
+        """The pool without files that the test set has too."""
+        tested = {self._content[path] for path in test}
+        kept = [path for path in pool if self._content[path] not in tested]
+        self._copies += len(pool) - len(kept)
+        return kept
 
     def notes(self) -> list[str]:
-        counted = {
-            "images have no label file: they count as backgrounds": self._without_file,
-            "boxes are there twice: they count once": self._repeated,
-        }
-        return [f"{count} {what}" for what, count in counted.items() if count]
-
-    def _truth(self, path: Path) -> Boxes:
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            self._without_file += 1
-            lines = []
-        except (OSError, UnicodeDecodeError) as error:
-            raise SimulationError(f"{path} cannot be read ({error}): mend or delete it") from None
-        rows = [
-            _parse(line, f"{path} line {number}", self._classes)
-            for number, line in enumerate(lines, start=1)
-            if line.strip()
-        ]
-        once = list(dict.fromkeys(rows))
-        self._repeated += len(rows) - len(once)
-        table: NDArray[np.float64] = np.array(once, dtype=np.float64).reshape(-1, 5)
-        half = table[:, 3:] / 2
-        xyxy = np.concatenate([table[:, 1:3] - half, table[:, 1:3] + half], axis=1)
-        return Boxes(xyxy.clip(0, 1), table[:, 0].astype(np.intp))
+        """What was left out, one line each."""
+        notes = []
+        if self._damaged:
+            first = "the first: " if len(self._damaged) > 1 else ""
+            notes.append(
+                f"{len(self._damaged)} images are left out, for they cannot be read "
+                f"({first}{self._damaged[0]})"
+            )
+        if self._copies:
+            notes.append(f"{self._copies} images left the pool: the test set has the same files")
+        return notes
 
 
-def label_path(image: Path) -> Path:
-    """Where the labels of an image are: beside `images` in `labels`, or beside the image.
-
-    >>> label_path(Path("/set/images/train/a.jpg")).as_posix()
-    '/set/labels/train/a.txt'
-    """
-    parts = list(image.parts)
-    if "images" in parts[:-1]:
-        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-    return Path(*parts).with_suffix(".txt")
-
-
-def _parse(line: str, where: str, classes: int) -> tuple[float, ...]:
-    """One label: class, centre x, centre y, width, height."""
+def _content(path: Path) -> bytes | ImageError:
+    """A hash of a file, or why it holds no image."""
     try:
-        values = tuple(float(text) for text in line.split())
-    except ValueError:
-        values = ()
-    if len(values) != 5:
-        raise SimulationError(
-            f"{where} must be five numbers (class, centre x, centre y, width, height): {line[:60]}"
-        )
-    if values[0] not in range(classes):
-        raise SimulationError(
-            f"{where}: class {values[0]:g} has no name, only 0 to {classes - 1} have"
-        )
-    x, y, width, height = values[1:]
-    edges = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-    # Written so that NaN fails too.
-    inside = all(-_SLACK <= edge <= 1 + _SLACK for edge in edges)
-    if not (width > 0 and height > 0 and inside):
-        raise SimulationError(
-            f"{where}: the box must have an area and lie in the image, in shares of its width and "
-            f"height (0 to 1): {line[:60]}"
-        )
-    return values
+        data = path.read_bytes()
+        decode(data, long_side=1)
+    except ImageError as error:
+        return error
+    except OSError as error:
+        return ImageError(str(error.strerror))
+    return hashlib.sha256(data).digest()
 
 
 def _checked(data: ReplayData) -> ReplayData:

@@ -67,9 +67,13 @@ class TestReading:
         assert [x.path for x in first.test] == [x.path for x in again.test]
         assert any("drawn at random" in note for note in first.notes)
 
-    def test_images_in_both_are_refused(self, data_yaml: Path) -> None:
+    def test_images_in_both_leave_the_pool_unless_all_are(self, data_yaml: Path) -> None:
+        parts = {"train": ["images/train", "images/test/0.png"], "val": "images/test"}
+        data = read_data(write_yaml(data_yaml.parent, **parts))
+        assert (len(data.pool), len(data.test)) == (8, 4)
+        assert "1 images left the pool: they are in `val` too" in data.notes
         path = write_yaml(data_yaml.parent, train="images/train", val="images/train")
-        with pytest.raises(SimulationError, match=r"0\.png \(and 7 more\) is to train on and to"):
+        with pytest.raises(SimulationError, match="all images are to train on and to judge on"):
             read_data(path)
 
     def test_copies_of_test_images_leave_the_pool(self, data_yaml: Path) -> None:
@@ -82,26 +86,62 @@ class TestReading:
 
 class TestOddLabels:
     @pytest.mark.parametrize(
-        ("text", "told"),
+        ("text", "said"),
         [
-            ("cat 0.5 0.5 0.1 0.1", "line 1 must be five numbers"),
-            ("0 0.5 0.5 0.1", "line 1 must be five numbers"),
-            ("0 0.5 0.5 0.1 0.1 0.9 0.9", "line 1 must be five numbers"),
+            ("cat 0.5 0.5 0.1 0.1", "line 1 is neither five numbers"),
+            ("0 0.5 0.5 0.1", "line 1 is neither five numbers"),
+            ("0 0.5 0.5 0.1 0.1 0.9 0.9 0.9", "line 1 is neither five numbers"),
             ("0 0.5 0.5 0.1 0.1\n\n2 0.5 0.5 0.1 0.1", "line 3: class 2 has no name, only 0 to 1"),
             ("0.5 0.5 0.5 0.1 0.1", "class 0.5 has no name"),
             ("-1 0.5 0.5 0.1 0.1", "class -1 has no name"),
-            ("0 0.5 0.5 0 0.1", "must have an area"),
-            ("0 0.5 nan 0.1 0.1", "must have an area and lie in the image"),
-            ("0 0.9 0.5 0.3 0.1", "lie in the image"),
-            ("0 320 240 64 48", "in shares of its width"),
+            ("0 0.5 nan 0.1 0.1", "is not in shares of the image's width"),
+            ("0 320 240 64 48", "is not in shares of the image's width"),
+            ("0 0.1 0.1 0.5 0.1 0.5 40", "is not in shares of the image's width"),
         ],
     )
-    def test_are_told_by_file_and_line(self, data_yaml: Path, text: str, told: str) -> None:
+    def test_that_cannot_be_read_leave_their_image_out(
+        self, data_yaml: Path, text: str, said: str
+    ) -> None:
         label(data_yaml, text)
-        with pytest.raises(SimulationError, match=told) as caught:
-            read_data(data_yaml)
-        assert str(data_yaml.parent / "labels" / "train" / "0.txt") in str(caught.value)
-        assert "\n" not in str(caught.value)
+        data = read_data(data_yaml)
+        assert len(data.pool) == 7
+        (line,) = [note for note in data.notes if "labels cannot be read" in note]
+        assert line.startswith("1 images are left out")
+        assert said in line
+        assert str(data_yaml.parent / "labels" / "train" / "0.txt") in line
+
+    @pytest.mark.parametrize(
+        ("text", "boxes", "said"),
+        [
+            ("0 0.5 0.5 0.5 0.5 0.9", [[0.25, 0.25, 0.75, 0.75]], "1 rows have a sixth number"),
+            (
+                "1 0.1 0.2 0.5 0.2 0.5 0.7 0.1 0.6",
+                [[0.1, 0.2, 0.5, 0.7]],
+                "1 polygons became the boxes around them",
+            ),
+            ("0 0.5 0.5 0 0.1\n0 0.5 0.5 0.5 0.5", [[0.25, 0.25, 0.75, 0.75]], "1 boxes without"),
+            ("0 1.005 0.5 0.5 0.5", [[0.755, 0.25, 1.0, 0.75]], "1 boxes reach over the edge"),
+            ("\ufeff0 0.5 0.5 0.5 0.5\r\n", [[0.25, 0.25, 0.75, 0.75]], ""),
+        ],
+        ids=["six columns", "polygon", "no area", "over the edge", "BOM and CRLF"],
+    )
+    def test_are_mended_and_counted(
+        self, data_yaml: Path, text: str, boxes: list[list[float]], said: str
+    ) -> None:
+        label(data_yaml, text)
+        data = read_data(data_yaml)
+        np.testing.assert_allclose(data.pool[0].truth.xyxy, boxes)
+        notes = [note for note in data.notes if "train" not in note]
+        assert [note for note in notes if note.startswith(said)] == notes[:1]
+
+    def test_a_damaged_image_is_left_out(self, data_yaml: Path) -> None:
+        damaged = data_yaml.parent / "images" / "train" / "0.png"
+        damaged.write_bytes(damaged.read_bytes()[:200])
+        (data_yaml.parent / "images" / "train" / "._1.png").write_bytes(b"\x00\x05\x16\x07")
+        data = read_data(data_yaml)
+        assert len(data.pool) == 7
+        (line,) = [note for note in data.notes if "cannot be read" in note]
+        assert line.startswith(f"1 images are left out, for they cannot be read ({damaged}: ")
 
     def test_empty_and_missing_files_are_backgrounds(self, data_yaml: Path) -> None:
         label(data_yaml, "")
@@ -140,14 +180,54 @@ class TestOddYaml:
             ("train: images/train\nnames: [a, a]", "names the class a twice"),
             ("train: nowhere\nnames: [a]", "nowhere is named but not there"),
             ("train: list.txt\nnames: [a]", r"gone\.png is named but not there"),
+            ("train: images/train\nnc: many", "must list its classes"),
         ],
     )
     def test_is_one_line(self, data_yaml: Path, content: str, told: str) -> None:
-        (data_yaml.parent / "list.txt").write_text("images/train/0.png\nimages/train/gone.png\n")
+        (data_yaml.parent / "list.txt").write_text("images/train/gone.png\n")
         data_yaml.write_text(content)
         with pytest.raises(SimulationError, match=told) as caught:
             read_data(data_yaml)
         assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("content", "sizes", "note"),
+        [
+            ("train: ../images/train\nval: ../images/test\nnames: [cat, dog]", (8, 4), ""),
+            ("train: images/train\nvalidation: images/test\nnc: 2", (8, 4), ""),
+            (
+                "\ufefftrain: images/train\nval: images/test\nnames: {'0': cat, '1': dog}",
+                (8, 4),
+                "",
+            ),
+            (
+                "train: images/train\nval: images/test\ntest: ../test/images\nnames: [cat, dog]",
+                (8, 4),
+                "is named under `test` but not there",
+            ),
+            (
+                "path: /content/set\ntrain: images/train\nval: images/test\nnames: [cat, dog]",
+                (8, 4),
+                "which `path` names, is not there",
+            ),
+            (
+                "train: list.txt\nval: images/test\nnames: [cat, dog]",
+                (2, 4),
+                r"gone.png is named under `train` but not there",
+            ),
+        ],
+        ids=["beside", "validation, nc", "BOM", "test not exported", "moved", "list of Windows"],
+    )
+    def test_as_data_sets_lie_in_the_wild(
+        self, data_yaml: Path, content: str, sizes: tuple[int, int], note: str
+    ) -> None:
+        lines = ["images\\train\\0.png", ".\\images\\train\\1.png", "images\\train\\gone.png"]
+        (data_yaml.parent / "list.txt").write_text("\r\n".join(lines))
+        data_yaml.write_text(content, encoding="utf-8")
+        data = read_data(data_yaml)
+        assert (len(data.pool), len(data.test)) == sizes
+        assert len(data.class_names) == 2
+        assert any(note in line for line in data.notes) or not note
 
     def test_that_is_not_there_is_told(self, tmp_path: Path) -> None:
         with pytest.raises(SimulationError, match=r"gone\.yaml cannot be read"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +13,17 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from backend.errors import ImageError
 
 MAX_PIXELS = 100_000_000
+# WebP cannot be decoded at a reduced scale, and takes the most memory and time of all.
+_MAX_WEBP_PIXELS = 50_000_000
 # Pillow reads many more, one of them (EPS) by running another program.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _TRANSPOSED_ORIENTATIONS = frozenset({5, 6, 7, 8})
-_SIXTEEN_BIT_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
+_DEEP_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N", "F"})
+# Modes whose neighbouring pixels can be averaged; a palette's cannot.
+_REDUCIBLE_MODES = frozenset({"L", "LA", "RGB", "RGBA", "CMYK", "YCbCr"})
+_END_OF_JPEG = b"\xff\xd9"
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,21 +42,34 @@ class Picture:
 def decode(data: bytes, *, long_side: int, max_pixels: int = MAX_PIXELS) -> Picture:
     """Decode a JPEG, PNG, WebP, BMP, TIFF or GIF of any mode. Safe to call from many threads.
 
+    What browsers show is decoded: a JPEG that lacks its end mark, a PNG with large texts. Greys of
+    more than 8 bits, integers or floats, are scaled by the range that the image uses: see
+    `_to_eight_bits`.
+
     Args:
         data: the bytes of the file.
         long_side: the longer side wanted, in pixels. The image is decoded at the smallest scale
             (1, 1/2, 1/4 or 1/8) whose longer side still reaches it: JPEGs then decode faster.
-        max_pixels: images of this many pixels or more are refused before they are decoded.
+        max_pixels: images of this many pixels or more are refused before they are decoded; of a
+            WebP half as many.
 
     Raises:
         ImageError: empty, truncated, too large, or no image at all.
     """
     if not data:
-        raise ImageError("the image file is empty (0 bytes): upload it again")
+        raise ImageError("the image file is empty (0 bytes): replace it")
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            _check_size(image.size, max_pixels)
-            return _decode_open(image, long_side)
+        try:
+            return _decode(data, long_side, max_pixels)
+        except (OSError, ValueError):
+            mended = _mended(data)
+            if mended is None:
+                raise
+            picture = _decode(mended, long_side, max_pixels)
+            # Of a JPEG that breaks off sooner, all that is missing has one colour.
+            if mended.startswith(_PNG) or np.ptp(picture.pixels[-1], axis=0).any():
+                return picture
+            raise
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -62,8 +83,34 @@ def decode(data: bytes, *, long_side: int, max_pixels: int = MAX_PIXELS) -> Pict
     # Damaged files surface as whatever the format's parser trips over.
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError) as error:
         raise ImageError(
-            f"the image is damaged or truncated ({_one_line(error)}): upload it again"
+            f"the image is damaged or truncated ({_one_line(error)}): replace the file"
         ) from None
+
+
+def _decode(data: bytes, long_side: int, max_pixels: int) -> Picture:
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        limit = min(max_pixels, _MAX_WEBP_PIXELS) if image.format == "WEBP" else max_pixels
+        _check_size(image.size, limit)
+        return _decode_open(image, long_side)
+
+
+def _mended(data: bytes) -> bytes | None:
+    """The file with what Pillow stumbles over put right; None: there is nothing of the kind."""
+    if data.startswith(b"\xff\xd8") and not data.rstrip(b"\x00").endswith(_END_OF_JPEG):
+        return data + _END_OF_JPEG
+    return _without_texts(data) if data.startswith(_PNG) else None
+
+
+def _without_texts(png: bytes) -> bytes | None:
+    """A PNG without its text chunks, which Pillow limits; None: it has none."""
+    kept, place = [_PNG], len(_PNG)
+    while place + 12 <= len(png):
+        end = place + 12 + int.from_bytes(png[place : place + 4], "big")
+        if png[place + 4 : place + 8] not in _PNG_TEXTS:
+            kept.append(png[place:end])
+        place = end
+    stripped = b"".join(kept)
+    return stripped if len(stripped) < len(png) else None
 
 
 def thumbnail(picture: Picture, side: int, *, quality: int = 80) -> bytes:
@@ -83,8 +130,10 @@ def _decode_open(image: Image.Image, long_side: int) -> Picture:
     image.draft(None, wanted)
     image.load()
     factor = _shrink_factor(max(image.size), long_side)
-    upright = _to_rgb(image)
-    if factor > 1:
+    # Before the conversion where that is possible: it copies every pixel.
+    small = image.reduce(factor) if factor > 1 and image.mode in _REDUCIBLE_MODES else image
+    upright = _to_rgb(small)
+    if factor > 1 and small is image:
         upright = upright.reduce(factor)
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     if orientation != 1:
@@ -102,15 +151,37 @@ def _shrink_factor(longest: int, long_side: int) -> int:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode to RGB; transparent pixels are shown on white, 16-bit greys keep their range."""
-    if image.mode in _SIXTEEN_BIT_MODES:
-        greys = np.asarray(image).astype(np.uint32)
-        return Image.fromarray((greys >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    """Any mode to RGB; transparent pixels are shown on white, deep greys in the range they use."""
+    if image.mode in _DEEP_MODES:
+        return Image.fromarray(_to_eight_bits(np.asarray(image))).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         page = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(page, layer).convert("RGB")
     return image.convert("RGB")
+
+
+def _to_eight_bits(greys: NDArray[Any]) -> NDArray[np.uint8]:
+    """(h, w) greys of more than 8 bits as uint8, by the range that they use.
+
+    Integers are taken for the fewest of 8, 10, 12, 14, 16 .. bits that hold the largest of them:
+    files of 16 bits often carry 10 or 12, which would else be almost black. Floats from 0 to 1, or
+    to 255, are taken as they are, all others from the smallest to the largest; what is no number
+    is black.
+    """
+    if greys.dtype.kind == "f":
+        values = np.nan_to_num(greys.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+        low, high = float(values.min()), float(values.max())
+        if low < 0 or high > 255:
+            values, high = values - low, high - low
+            scale = 255 / high if high else 0.0
+        else:
+            scale = 255.0 if high <= 1 else 1.0
+        return (values * scale).round().astype(np.uint8)
+    integers = greys.astype(np.int64)
+    integers -= min(0, int(integers.min()))
+    bits = int(integers.max()).bit_length()
+    return (integers >> max(0, bits + bits % 2 - 8)).astype(np.uint8)
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:

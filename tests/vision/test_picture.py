@@ -4,10 +4,13 @@ import io
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from backend.errors import ImageError
 from backend.vision.picture import decode, thumbnail
@@ -127,6 +130,28 @@ class TestModes:
         pixels = decode(encoded(Image.fromarray(greys)), long_side=640).pixels
         assert pixels[0].tolist() == [[0] * 3, [0x80] * 3, [0xFF] * 3]
 
+    @pytest.mark.parametrize(
+        ("greys", "shown"),
+        [
+            (np.array([[0, 0x800, 0xFFF]], np.uint16), [0, 0x80, 0xFF]),
+            (np.array([[0, 0x200, 0x3FF]], np.uint16), [0, 0x80, 0xFF]),
+            (np.array([[0, 128, 255]], np.int32), [0, 128, 255]),
+            (np.array([[-255, 0, 256]], np.int32), [0, 63, 127]),
+            (np.array([[0, 2**30, 2**31 - 1]], np.int32), [0, 64, 127]),
+            (np.array([[0, 0.5, 1]], np.float32), [0, 128, 255]),
+            (np.array([[0, 128, 255]], np.float32), [0, 128, 255]),
+            (np.array([[-1000, 0, 1000]], np.float32), [0, 128, 255]),
+            (np.array([[np.nan, 0.2, 1]], np.float32), [0, 51, 255]),
+        ],
+        ids=["12 bits", "10 bits", "int32 of bytes", "negative", "31 bits", "shares", "float bytes",
+             "heights", "no number"],
+    )  # fmt: skip
+    def test_deep_greys_are_scaled_by_the_range_they_use(
+        self, greys: NDArray[Any], shown: list[int]
+    ) -> None:
+        pixels = decode(encoded(Image.fromarray(greys), "TIFF"), long_side=640).pixels
+        np.testing.assert_allclose(pixels[0, :, 0], shown, atol=1)
+
     def test_the_first_frame_of_an_animation_is_taken(self) -> None:
         frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, BLUE)]
         data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
@@ -140,9 +165,43 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + b"\x00\x00\x00\x00IDAT\x35\xaf\x06\x1e"
 
 
+def photograph(side: int = 240) -> Image.Image:
+    """Something with texture everywhere."""
+    coarse = np.random.default_rng(0).integers(0, 255, (side // 8, side // 8, 3)).astype(np.uint8)
+    return Image.fromarray(coarse).resize((side, side))
+
+
+class TestWhatBrowsersShow:
+    @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 95}])
+    @pytest.mark.parametrize("long_side", [640, 30])
+    def test_a_jpeg_without_its_end_mark(self, options: dict[str, Any], long_side: int) -> None:
+        data = encoded(photograph(), "JPEG", **options)
+        whole = decode(data, long_side=long_side)
+        np.testing.assert_array_equal(decode(data[:-2], long_side=long_side).pixels, whole.pixels)
+
+    @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+    def test_a_jpeg_that_breaks_off_sooner_is_refused(self, share: float) -> None:
+        data = encoded(photograph(), "JPEG")
+        with pytest.raises(ImageError, match=r"damaged or truncated .*: replace the file"):
+            decode(data[: int(len(data) * share)], long_side=640)
+
+    def test_a_png_with_a_large_text(self) -> None:
+        texts = PngInfo()
+        texts.add_text("notes", "x" * 5_000_000, zip=True)
+        image = photograph()
+        pixels = decode(encoded(image, pnginfo=texts), long_side=640).pixels
+        np.testing.assert_array_equal(pixels, np.asarray(image))
+
+
 class TestRefuses:
+    def test_a_webp_of_which_a_small_file_takes_long(self) -> None:
+        data = encoded(Image.new("RGB", (8000, 7000)), "WEBP", lossless=True, method=0)
+        assert len(data) < 1000
+        with pytest.raises(ImageError, match=r"8000 x 7000 pixels.*less than 50 million pixels"):
+            decode(data, long_side=640)
+
     def test_an_empty_file(self) -> None:
-        with pytest.raises(ImageError, match=r"empty \(0 bytes\): upload it again"):
+        with pytest.raises(ImageError, match=r"empty \(0 bytes\): replace it"):
             decode(b"", long_side=640)
 
     @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])

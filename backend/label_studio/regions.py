@@ -4,8 +4,10 @@ Nothing here raises on what Label Studio holds: whatever is no usable box is lef
 The rules, in order, for one region of an annotation or a prediction:
 
 - Relations, and regions of another kind or of another control, are no boxes.
-- A region whose x, y, width or height (or rotation, where it has one) is no finite number is
-  malformed.
+- A region whose x, y, width or height (or rotation, where it has one) is no finite number, nor the
+  text of one, is malformed.
+- A negative width or height, which Label Studio makes of a box drawn to the left or upwards,
+  reaches to the other side of x or y.
 - Its label is the first of its labels that the config has (`label_map.match_label`: the same name,
   the same but for case, or one of a label's `predicted_values`). A renamed label keeps its old
   answers by naming the old label in its `predicted_values`. Without any such label it is left out.
@@ -58,10 +60,14 @@ class Box:
 
 
 class Note(NamedTuple):
-    """Why something was left out or mended: `what` in the singular, and the words that follow."""
+    """Why something was left out: `what` in the singular, and the words that follow.
+
+    `mended`: it was not left out, but used otherwise than it was drawn.
+    """
 
     what: str
     why: str = ""
+    mended: bool = False
 
     def line(self, count: int) -> str:
         """For people.
@@ -184,7 +190,7 @@ def _read_box(
     if size is None and rotation % 180:
         return Note("rotated box", "in an image of unknown size")
     least = [SHORTEST_SIDE / length for length in size] if size else [SHORTEST_SHARE] * 2
-    if width < least[0] or height < least[1]:
+    if abs(width) < least[0] or abs(height) < least[1]:
         return Note("box", "without area")
     around = _around(left, top, width, height, rotation, size or (1, 1))
     inside = [min(max(0.0, side), 1.0) for side in around]
@@ -192,7 +198,7 @@ def _read_box(
         return Note("box", "outside of the image")
     over = [abs(side - cut) for side, cut in zip(around, inside, strict=True)]
     if max(over[0], over[2]) >= least[0] or max(over[1], over[3]) >= least[1]:
-        noted[Note("box", "cut at the edge of the image")] += 1
+        noted[Note("box", "cut at the edge of the image", mended=True)] += 1
     region_id = region.get("id")
     name = region_id if isinstance(region_id, str) else ""
     return Box(name, label, (inside[0], inside[1], inside[2], inside[3]))
@@ -203,7 +209,8 @@ def _label(found: Any, control: RectangleControl, noted: Counter[Note]) -> str |
     if not names:
         return Note("box", "without a label")
     if len(names) > 1:
-        noted[Note("box", "with several labels, of which the first known one counts")] += 1
+        several = "with several labels, of which the first known one counts"
+        noted[Note("box", several, mended=True)] += 1
     known = (match_label(name, control.labels) for name in names)
     label = next((label for label in known if label is not None), None)
     if label is not None:
@@ -242,9 +249,10 @@ def _stated_size(region: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def _number(found: Any) -> float | None:
-    if isinstance(found, bool) or not isinstance(found, int | float):
+    if isinstance(found, bool) or not isinstance(found, int | float | str):
         return None
     try:
-        return float(found) if math.isfinite(found) else None
-    except OverflowError:  # JSON's integers have no end
+        number = float(found)
+    except (ValueError, OverflowError):  # JSON's integers have no end
         return None
+    return number if math.isfinite(number) else None

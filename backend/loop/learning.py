@@ -143,7 +143,7 @@ class Learner:
             held_out=set() if all_labels else self._answers.held_out(project.id),
         )
         for note in examples.notes:
-            hooks.on_log(f"left out or mended: {note}")
+            hooks.on_log(note)
         return examples
 
     def _write(self, examples: TrainingSet, folder: Path, hooks: Hooks) -> DatasetSummary:

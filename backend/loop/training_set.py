@@ -53,7 +53,7 @@ class TrainingSet:
         class_names: the project's labels, in the order of the class ids.
         training: what is trained on.
         random_share: what models are judged on.
-        notes: what was left out or mended, one line each.
+        notes: what is not used for training, or otherwise than it was drawn, one line each.
     """
 
     class_names: tuple[str, ...]
@@ -87,7 +87,7 @@ def build_training_set(
     training = [example for example in examples if example.task_id not in held_out]
     random_share = [example for example in examples if example.task_id in held_out]
     _check(training, random_share, noted)
-    return TrainingSet(tuple(class_names), tuple(training), tuple(random_share), note_lines(noted))
+    return TrainingSet(tuple(class_names), tuple(training), tuple(random_share), _lines(noted))
 
 
 def ordered_labels(control: RectangleControl, base_classes: Sequence[str]) -> tuple[str, ...]:
@@ -200,6 +200,15 @@ def _as_boxes(boxes: Sequence[Box], class_names: Sequence[str]) -> Boxes:
     return Boxes(
         np.array([box.xyxy for box in boxes], dtype=np.float64).reshape(-1, 4),
         np.array([class_names.index(box.label) for box in boxes], dtype=np.intp),
+    )
+
+
+def _lines(noted: Mapping[Note, int]) -> tuple[str, ...]:
+    unused = {note: count for note, count in noted.items() if not note.mended}
+    mended = {note: count for note, count in noted.items() if note.mended}
+    return (
+        *(f"not used for training: {line}" for line in note_lines(unused)),
+        *note_lines(mended),
     )
 
 

@@ -129,6 +129,10 @@ def _input(model: Any, facts: dict[str, Any], name: str) -> tuple[tuple[int, int
     shape = model.inputs[0].partial_shape
     if len(model.inputs) != 1 or len(shape) != 4:
         raise WeightsError(f"{name} does not take one batch of images: {_HOW_TO_EXPORT}")
+    if shape[1].is_static and shape[1].get_length() != 3:
+        raise WeightsError(
+            f"{name} takes images of {shape[1]} channels: MODEL must take colour images (3)"
+        )
     if shape[0].is_static and shape[0].get_length() != 1:
         raise WeightsError(f"{name} is fixed to batches of {shape[0]}: {_HOW_TO_EXPORT}")
     if shape[2].is_static and shape[3].is_static:

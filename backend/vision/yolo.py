@@ -218,9 +218,15 @@ def network_of(model: Any, *, name: str, dynamic: bool) -> Source:
             f"{name} is a {task} model with a {head} head: MODEL must be a YOLO detection "
             "model (v5u, v8, v9, v10, 11, 12 or 26)"
         )
+    channels = next(model.parameters()).shape[1]
+    if channels != 3:
+        raise WeightsError(
+            f"{name} takes images of {channels} channel{'s' if channels > 1 else ''}: MODEL must "
+            "take colour images (3 channels); train it with `channels: 3`"
+        )
     stride = int(model.stride.max())
     facts = {
-        "class_names": [str(model.names[index]) for index in range(len(model.names))],
+        "class_names": _class_names(model, name),
         "input_size": _input_size(model, stride),
         "stride": stride,
     }
@@ -228,6 +234,18 @@ def network_of(model: Any, *, name: str, dynamic: bool) -> Source:
     return Source(
         _raw_network(model, dynamic=dynamic), facts, (-1, 3, -1, -1), (2 * stride, 3 * stride)
     )
+
+
+def _class_names(model: Any, name: str) -> list[str]:
+    """The names of the classes in the order of their scores."""
+    names = dict(enumerate(model.names)) if isinstance(model.names, list) else model.names
+    scores = int(model.model[-1].nc)
+    if set(names) != set(range(scores)):
+        raise WeightsError(
+            f"{name} gives scores for {scores} classes but names {len(names)}, not numbered from 0 "
+            f"to {scores - 1}: train it again with a name for each class"
+        )
+    return [str(names[index]) for index in range(scores)]
 
 
 def _input_size(model: Any, stride: int) -> int:

@@ -95,14 +95,14 @@ def test_a_box_over_the_edge_is_cut_off(x, y, width, height, expected, notes):
         ([region(101, 20)], "1 box outside of the image"),
         ([region(20, -40, 10, 40)], "1 box outside of the image"),
         ([region(101, 20), region(0, 100)], "2 boxes outside of the image"),
-        ([region(width=0), region(height=0), region(width=-5)], "3 boxes without area"),
+        ([region(width=0), region(height=0), region(width=-0.1)], "3 boxes without area"),
         # Half of one of 200 pixels is 0.25 percent.
         ([region(width=0.24)], "1 box without area"),
         ([region(labels=[])], "1 box without a label"),
         ([region(labels=None)], "1 box without a label"),
         ([region(width=math.nan), region(x=math.inf)], "2 malformed boxes"),
-        ([region(x="10"), region(y=None), region(height=True)], "3 malformed boxes"),
-        ([region(x=10**400), region(rotation="90"), region(value=None)], "3 malformed boxes"),
+        ([region(x="ten"), region(y=None), region(height=True)], "3 malformed boxes"),
+        ([region(x=10**400), region(rotation="nan"), region(value=None)], "3 malformed boxes"),
         ([region(value={"x": 1, "y": 2, "width": 3})], "1 malformed box"),
         ([7, {}, {"type": 3}], "3 malformed regions"),
         ({"type": "what"}, "1 what result"),
@@ -294,6 +294,27 @@ fields = st.fixed_dictionaries(
         ),
     },
 )
+
+
+@pytest.mark.parametrize(
+    ("given", "same"),
+    [
+        (region(x=40, width=-30), region(x=10, width=30)),
+        (region(y=60, height=-40), region(y=20, height=40)),
+        (region(x=40, y=60, width=-30, height=-40), region()),
+        (region(x="10", y="20", width=" 30.0", height="4e1"), region()),
+        (region(rotation="90"), region(rotation=90)),
+        # Turned about the corner where it was begun.
+        (region(x=40, y=20, width=-20, rotation=180), region(x=40, y=-20, width=20, height=40)),
+    ],
+    ids=["to the left", "upwards", "both", "texts", "turned text", "turned"],
+)
+def test_boxes_drawn_backwards_and_numbers_as_texts_are_read(given, same):
+    assert read_boxes([given], CONTROL).boxes[0].xyxy == pytest.approx(
+        read_boxes([same], CONTROL).boxes[0].xyxy
+    )
+
+
 numbers = st.floats() | st.integers() | st.floats(-50, 150)
 nearly = st.builds(
     region,

@@ -208,6 +208,41 @@ class TestCheckpoints:
         with pytest.raises(WeightsError, match="must be a YOLO detection model"):
             load_detector(path, device="cpu", export_dir=tmp_path)
 
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ({"names": {0: "bolt", 1: "nut", 3: "washer"}}, "for 3 classes but names 3, not numb"),
+            ({"names": {0: "bolt", 1: "nut"}}, "gives scores for 3 classes but names 2"),
+            (
+                {"names": ["bolt", "nut", "washer", "gear"]},
+                "scores for 3 classes but names 4",
+            ),
+        ],
+        ids=["gap", "too few", "too many"],
+    )
+    def test_names_that_do_not_fit_the_scores_are_one_line(
+        self, change: dict[str, Any], said: str, tmp_path: Path
+    ) -> None:
+        model = networks.yolo("yolo11n")
+        for name, value in change.items():
+            setattr(model, name, value)
+        path = networks.save(model, tmp_path / "odd.pt")
+        with pytest.raises(WeightsError, match=said) as caught:
+            load_detector(path, device="cpu", export_dir=tmp_path)
+        assert "\n" not in str(caught.value)
+
+    def test_a_model_of_grey_images_is_one_line(self, tmp_path: Path) -> None:
+        from backend.vision.ultralytics_import import import_ultralytics
+
+        import_ultralytics()
+        from ultralytics.nn.tasks import DetectionModel
+
+        model = DetectionModel("yolo11n.yaml", ch=1, nc=2, verbose=False)
+        model.task = "detect"
+        path = networks.save(model, tmp_path / "grey.pt")
+        with pytest.raises(WeightsError, match="takes images of 1 channel: MODEL must take colour"):
+            load_detector(path, device="cpu", export_dir=tmp_path)
+
     @pytest.mark.parametrize("name", ["yolov5n.pt", "it's mine.pt"])
     def test_names_that_ultralytics_would_rewrite(
         self, name: str, checkpoint: Path, tmp_path: Path

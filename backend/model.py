@@ -7,13 +7,17 @@ the same protocol without label-studio-ml, through the same `Predictor`.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from label_studio_ml.model import LabelStudioMLBase
 
+from backend.errors import LabelConfigError
 from backend.jobs.assembly import shared_queue, take_up_event
 from backend.label_studio.protocol import project_number
 from backend.loop.assembly import shared_predictor
+
+logger = logging.getLogger(__name__)
 
 
 class HardestFirst(LabelStudioMLBase):  # type: ignore[misc]
@@ -29,11 +33,22 @@ class HardestFirst(LabelStudioMLBase):  # type: ignore[misc]
         self, tasks: list[dict[str, Any]], context: dict[str, Any] | None = None, **kwargs: Any
     ) -> list[dict[str, Any] | list[Any]]:
         """One prediction for each task, in order; see `Predictor.predict`."""
-        # Label Studio asks about one project at a time; 1.0.9 tells which only through the tasks.
-        project_id = project_number(tasks[0].get("project")) if tasks else None
+        # Label Studio asks about one project at a time. 2.x knows which; 1.0.9 says so only in
+        # the tasks.
+        named = [project_number(task.get("project")) for task in tasks if isinstance(task, dict)]
+        named.append(project_number(getattr(self, "project_id", None)))
+        project_id = next((number for number in named if number is not None), None)
         if project_id is None:
+            logger.warning(
+                "nothing is predicted for %d tasks: neither they nor the request name a project",
+                len(tasks),
+            )
             return [[] for _ in tasks]
-        return shared_predictor().predict(project_id, tasks, self.label_config)
+        try:
+            return shared_predictor().predict(project_id, tasks, self.label_config)
+        except LabelConfigError as error:
+            logger.warning("nothing is predicted for project %s: %s", project_id, error)
+            return [[] for _ in tasks]
 
     def fit(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Take up an event: the worker (`python -m backend worker`) reads, trains and ranks anew.

@@ -137,7 +137,48 @@ def test_events_have_the_project_looked_at_or_trained(model_of_version_2: Any) -
     assert sorted(job.kind for job in queue.list(41)) == ["poll", "train"]
 
 
-def test_tasks_without_a_project_are_left_unanswered(model_of_version_2: Any) -> None:
-    model = model_of_version_2(project_id="4", label_config=CONFIG)
+def test_the_requests_of_the_server_of_label_studio_ml_2(
+    model_of_version_2: Any, web: WebServer
+) -> None:
+    """As its `api.py` takes them apart: a model for each request, the project from the body."""
+
+    def setup(body: dict[str, Any]) -> Any:
+        model = model_of_version_2(
+            project_id=body["project"].split(".", 1)[0], label_config=body["schema"]
+        )
+        return model.get("model_version")
+
+    def predict(body: dict[str, Any]) -> Any:
+        model = model_of_version_2(
+            project_id=str(body["project"]).split(".", 1)[0], label_config=body["label_config"]
+        )
+        return model.predict(body["tasks"], context=body["params"].pop("context", {}))
+
+    def webhook(body: dict[str, Any]) -> Any:
+        event = body.pop("action")
+        project = body["project"]
+        model = model_of_version_2(str(project["id"]), label_config=project["label_config"])
+        return model.fit(event, body)
+
+    assert setup({"project": "43.1700000000", "schema": CONFIG}) == "hf-unpublished"
+    # The tasks need not name their project.
+    body = {"project": "43.1700000000", "label_config": CONFIG, "params": {"context": {}}}
+    bare = [{"id": task["id"], "data": task["data"]} for task in tasks(web)]
+    good, bad = predict({**body, "tasks": bare})
+    assert {"result", "score", "model_version"} <= good.keys()
+    assert bad == []
+    project = {"id": 43, "label_config": CONFIG}
+    events = ["ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATION_DELETED"]
+    for event in [*events, "START_TRAINING", "ANNOTATION_CREATED"]:
+        assert webhook({"action": event, "project": project, "annotation": {}}) == {}
+    queue = jobs_assembly.shared_queue()
+    assert sorted(job.kind for job in queue.list(43)) == ["poll", "train"]
+
+
+def test_tasks_without_a_project_are_left_unanswered_and_the_log_says_why(
+    model_of_version_2: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = model_of_version_2(project_id="", label_config=CONFIG)
     assert model.predict([{"id": 1, "data": {}}]) == [[]]
-    assert model.predict([]) == []
+    assert "nothing is predicted for 1 tasks: neither they nor the request name" in caplog.text
+    assert model_of_version_2(project_id="4", label_config=CONFIG).predict([]) == []

@@ -35,6 +35,7 @@ from backend.jobs.assembly import take_up_event
 from backend.label_studio.protocol import (
     PROJECT_HEADER,
     PROJECT_UPDATED,
+    SERVER,
     parse_webhook,
     project_number,
 )
@@ -86,7 +87,12 @@ class VersionsRequest(_Body):
 @router.get("/", include_in_schema=False)
 async def health() -> dict[str, str]:
     """Say that the server is there."""
-    return {"status": "UP", "model_class": "HardestFirst", "version": __version__}
+    return {
+        "status": "UP",
+        "model_class": "HardestFirst",
+        "server": SERVER,
+        "version": __version__,
+    }
 
 
 @router.post("/setup", dependencies=[Depends(check_connection)], responses=_RESPONSES)

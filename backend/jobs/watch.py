@@ -14,7 +14,7 @@ from backend.label_studio.client import Studio
 from backend.label_studio.publish import restore_order
 from backend.label_studio.records import ProjectInfo
 from backend.label_studio.transport import RefusedError
-from backend.label_studio.webhooks import backend_webhook_url, ensure_webhook
+from backend.label_studio.webhooks import backend_webhook_url, ensure_webhook, is_own_server
 from backend.loop.answer_store import AnswerStore
 from backend.loop.answers import AnswerReader
 from backend.loop.plan import Situation, publish_is_due, training_is_due
@@ -105,9 +105,10 @@ class Watch:
 
     def _keep_webhook(self, project_id: int) -> None:
         url = backend_webhook_url(self._studio.backends(project_id))
-        if url is not None:
-            secret = webhook_secret(self._store)
-            ensure_webhook(self._studio, project_id, url=url, secret=secret)
+        if url is None or (is_own := is_own_server(url)) is None:
+            return
+        secret = webhook_secret(self._store)
+        ensure_webhook(self._studio, project_id, url=url, secret=secret, payload=not is_own)
 
     def _situation(self, project: ProjectInfo) -> Situation:
         answered = self._answers.answered_tasks(project.id)

@@ -16,7 +16,7 @@ from backend.label_studio.images import ImageSource
 from backend.label_studio.label_map import LabelMap, listed
 from backend.label_studio.records import BackendInfo, ProjectInfo, TaskRef
 from backend.label_studio.versions import is_ours
-from backend.label_studio.webhooks import reports_answers
+from backend.label_studio.webhooks import is_own_server, reports_answers
 from backend.settings import Settings
 
 Level = Literal["ok", "warn", "fail"]
@@ -279,6 +279,16 @@ def _webhook(studio: Studio, project_id: int, backends: Sequence[BackendInfo]) -
         return []
     wanted = {f"{backend.url.rstrip('/')}/webhook" for backend in backends}
     hooks = [hook for hook in studio.webhooks(project_id) if hook.url in wanted]
+    unheard = [h for h in hooks if not h.sends_payload and is_own_server(h.url) is False]
+    if unheard:
+        return [
+            _warn(
+                "webhook",
+                f"The webhook to {unheard[0].url} is sent without payload, which only `python -m "
+                "backend serve` understands: new answers only arrive by polling",
+                "start `python -m backend worker`, which puts the payload back",
+            )
+        ]
     if any(reports_answers(hook) for hook in hooks):
         return [_ok("webhook", "Label Studio reports answers as they come")]
     if hooks:

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeGuard
 
+# What `/health` of our own server says it is.
+SERVER = "hardest-first"
+
 # Sent with our own webhook: that it is ours, and which project it is about.
 SECRET_HEADER = "X-Hardest-First-Secret"
 PROJECT_HEADER = "X-Hardest-First-Project"

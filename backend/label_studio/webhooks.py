@@ -5,6 +5,9 @@ tasks and annotations in it and the whole project counted anew for each call, wh
 waits for. Ours takes its place under the same address, so that Label Studio makes no other when
 the backend is connected again. It is sent for what matters, without payload; the project and a
 secret are in its headers. Whoever may see the project's settings can read them there.
+
+Only our own `serve` reads those headers. The servers of label-studio-ml, under which
+`backend/model.py` runs as well, take the project from the payload: theirs keeps it.
 """
 
 from __future__ import annotations
@@ -12,12 +15,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import httpx
+
 from backend.label_studio.client import Studio
 from backend.label_studio.protocol import (
     ANNOTATION_ACTIONS,
     PROJECT_HEADER,
     PROJECT_UPDATED,
     SECRET_HEADER,
+    SERVER,
     TASK_ACTIONS,
 )
 from backend.label_studio.records import BackendInfo, WebhookInfo
@@ -39,7 +45,24 @@ def backend_webhook_url(backends: Sequence[BackendInfo]) -> str | None:
     return f"{chosen.url.rstrip('/')}/webhook"
 
 
-def ensure_webhook(studio: Studio, project_id: int, *, url: str, secret: str) -> WebhookInfo:
+def is_own_server(webhook_url: str, *, timeout: float = 3.0) -> bool | None:
+    """Whether our own `serve` listens at a backend's webhook address.
+
+    None: nothing answers here. The address may lead somewhere from Label Studio alone.
+    """
+    try:
+        answer = httpx.get(f"{webhook_url.removesuffix('/webhook')}/health", timeout=timeout)
+        body = answer.json()
+    except (httpx.HTTPError, httpx.InvalidURL):
+        return None
+    except ValueError:
+        return False
+    return isinstance(body, dict) and body.get("server") == SERVER
+
+
+def ensure_webhook(
+    studio: Studio, project_id: int, *, url: str, secret: str, payload: bool = False
+) -> WebhookInfo:
     """Leave exactly one webhook for `url` in the project: ours.
 
     The first other one for that address is turned into ours and further ones are deleted; webhooks
@@ -51,6 +74,7 @@ def ensure_webhook(studio: Studio, project_id: int, *, url: str, secret: str) ->
         project_id: the project.
         url: the backend's webhook address, from `backend_webhook_url`.
         secret: sent in the header `X-Hardest-First-Secret`.
+        payload: whether it is sent with the tasks, annotations and project it is about.
 
     Raises:
         RefusedError: Label Studio takes no webhook for this address.
@@ -58,12 +82,12 @@ def ensure_webhook(studio: Studio, project_id: int, *, url: str, secret: str) ->
     """
     headers = {SECRET_HEADER: secret, PROJECT_HEADER: str(project_id)}
     there = [hook for hook in studio.webhooks(project_id) if hook.url == url]
-    kept = next((hook for hook in there if _is_narrow(hook, headers)), None)
+    kept = next((hook for hook in there if _is_wanted(hook, headers, payload)), None)
     if kept is None and there:
-        fields = _fields(url, {**there[0].headers, **headers})
+        fields = _fields(url, {**there[0].headers, **headers}, payload)
         kept = studio.update_webhook(there[0].id, fields)
     elif kept is None:
-        kept = studio.create_webhook(project_id, _fields(url, headers))
+        kept = studio.create_webhook(project_id, _fields(url, headers, payload))
     for hook in there:
         if hook.id != kept.id:
             studio.delete_webhook(hook.id)
@@ -76,7 +100,10 @@ def reports_answers(hook: WebhookInfo) -> bool:
     return hook.is_active and complete and (hook.sends_payload or PROJECT_HEADER in hook.headers)
 
 
-def _is_narrow(hook: WebhookInfo, headers: Mapping[str, str]) -> bool:
+def _is_wanted(hook: WebhookInfo, headers: Mapping[str, str], payload: bool) -> bool:
+    if payload:
+        # Label Studio's own is as good.
+        return hook.is_active and hook.sends_payload and reports_answers(hook)
     return (
         hook.is_active
         and not hook.sends_all
@@ -86,13 +113,13 @@ def _is_narrow(hook: WebhookInfo, headers: Mapping[str, str]) -> bool:
     )
 
 
-def _fields(url: str, headers: Mapping[str, str]) -> dict[str, Any]:
+def _fields(url: str, headers: Mapping[str, str], payload: bool) -> dict[str, Any]:
     """A webhook as Label Studio takes it: always whole, for what is left out is reset."""
     return {
         "url": url,
         "is_active": True,
         "send_for_all_actions": False,
-        "send_payload": False,
+        "send_payload": payload,
         "actions": sorted(ACTIONS),
         "headers": dict(headers),
     }

@@ -21,8 +21,11 @@ from backend.label_studio.webhooks import (
     ACTIONS,
     backend_webhook_url,
     ensure_webhook,
+    is_own_server,
     reports_answers,
 )
+from backend.settings import load_settings
+from tests.api.server import served
 from tests.label_studio.conftest import reply
 
 SECRET = "a-secret-of-the-store"
@@ -134,6 +137,48 @@ def test_label_studios_own_webhook_becomes_a_narrow_one(
     assert listener.heard == [("ANNOTATION_CREATED", project.id, SECRET, {"action"})]
     assert ensure_webhook(counting, project.id, url=url, secret=SECRET) == kept
     assert written == ["PATCH"]
+
+
+def test_a_server_that_is_not_ours_keeps_the_payload(
+    studio, make_project, owner, listener, counted
+):
+    project = make_project(tasks=1)
+    listener.connect(owner, project)
+    url = backend_webhook_url(studio.backends(project.id))
+    (made_by_label_studio,) = studio.webhooks(project.id)
+    counting, written = counted
+
+    assert is_own_server(url) is False
+    assert (
+        ensure_webhook(counting, project.id, url=url, secret=SECRET, payload=True)
+        == made_by_label_studio
+    )
+    assert written == []
+
+    # An earlier version took the payload away: it comes back.
+    ensure_webhook(studio, project.id, url=url, secret=SECRET)
+    kept = ensure_webhook(studio, project.id, url=url, secret=SECRET, payload=True)
+    assert studio.webhooks(project.id) == [kept]
+    listener.heard.clear()
+    owner.call("POST", f"/api/tasks/{project.task_ids[0]}/annotations/", json=ANNOTATION)
+    ((action, number, _, fields),) = listener.heard
+    assert (action, number) == ("ANNOTATION_CREATED", project.id)
+    assert {"project", "annotation", "task"} <= fields
+
+
+def test_our_own_server_is_asked_who_it_is(web, tmp_path):
+    url = f"{web.url}/webhook"
+    assert is_own_server(url) is False  # 404, and no JSON
+    web.answers["/health"] = lambda handler: reply(
+        handler, 200, b'{"status": "UP", "model_class": "HardestFirst"}'
+    )
+    assert is_own_server(url) is False
+    assert is_own_server("http://127.0.0.1:9/webhook") is None
+    settings = load_settings(
+        data_dir=tmp_path, label_studio_url="http://127.0.0.1:9", label_studio_api_key="nobody's"
+    )
+    with served(settings) as server:
+        assert is_own_server(f"{server.url}/webhook") is True
 
 
 def test_what_is_told(studio, make_project, owner, listener, web):

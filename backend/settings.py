@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from backend.addresses import AllowedHosts
@@ -49,6 +49,12 @@ class Settings(BaseSettings):
 
     label_studio_url: str = Field(
         "http://127.0.0.1:8080", description="Address of Label Studio, with its scheme."
+    )
+    label_studio_public_url: str = Field(
+        "",
+        description="Address at which people open Label Studio, where it is another one (behind a "
+        "proxy, under a path): links for people begin with it, and images under it are fetched "
+        "from LABEL_STUDIO_URL, with the token.",
     )
     label_studio_api_key: SecretStr = Field(
         SecretStr(""),
@@ -191,9 +197,11 @@ class Settings(BaseSettings):
     def _parse_weights(cls, value: Any) -> Any:
         return parse_weights(value) if isinstance(value, str) else value
 
-    @field_validator("label_studio_url")
+    @field_validator("label_studio_url", "label_studio_public_url")
     @classmethod
-    def _check_url(cls, value: str) -> str:
+    def _check_url(cls, value: str, info: ValidationInfo) -> str:
+        if not value and info.field_name == "label_studio_public_url":
+            return value
         parts = urlsplit(value.strip())
         if parts.scheme not in ("http", "https"):
             raise ValueError("must begin with http:// or https://")

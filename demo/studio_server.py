@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +100,7 @@ def running_studio(
     email: str = "admin@example.com",
     password: str | None = None,
     binary: Path | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[StudioServer]:
     """A Label Studio that runs as long as the `with` block.
 
@@ -109,6 +110,7 @@ def running_studio(
         files_root: document root of local file serving; None: `files` in `data_dir`.
         email: login name of the first user.
         password: its password; None: a fresh random one, so only for a fresh `data_dir`.
+        settings: more of Label Studio's settings, without their prefix `LABEL_STUDIO_`.
         binary: the `label-studio` program; None: LABEL_STUDIO_BIN, else `.venv-label-studio`.
 
     Raises:
@@ -127,6 +129,7 @@ def running_studio(
     port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     environment = _environment(data_dir, root, email, secret)
+    environment |= {f"LABEL_STUDIO_{name}": value for name, value in (settings or {}).items()}
     _prepare_database(program, data_dir, environment)
     log_path = data_dir / "server.log"
     process = _start(program, data_dir, port, environment, log_path)

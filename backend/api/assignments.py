@@ -219,7 +219,7 @@ def _fill_tabs(
                 view_id=view_id,
                 title=queue.title,
                 image_ids=shares[queue],
-                url=f"{studio.url}/projects/{project_id}/data?tab={view_id}",
+                url=f"{studio.public_url}/projects/{project_id}/data?tab={view_id}",
             )
         )
     tabs.tidy()

@@ -30,6 +30,7 @@ class Connection:
         timeout: seconds to wait for an answer (imports and deletions wait longer).
         retries: how often a failed read is tried again.
         transport: where requests go instead of the network; for tests.
+        public_url: the address at which people open it; "": `url`.
 
     Raises:
         SettingsError: `url` is no web address.
@@ -44,10 +45,12 @@ class Connection:
         timeout: float = 30.0,
         retries: int = 2,
         transport: httpx.BaseTransport | None = None,
+        public_url: str = "",
     ) -> None:
         if not url.startswith(("http://", "https://")):
             raise SettingsError(f"LABEL_STUDIO_URL must begin with http:// or https://, not {url}")
         self.url = url.rstrip("/")
+        self.public_url = public_url or self.url
         self.auth = TokenAuth(self.url, api_key)
         self._retries = retries
         # A redirect would turn a POST into a GET: report it instead of following it.
@@ -69,7 +72,13 @@ class Connection:
     ) -> Self:
         """The Label Studio that the settings name."""
         key = settings.label_studio_api_key.get_secret_value()
-        return cls(settings.label_studio_url, key, timeout=timeout, retries=retries)
+        return cls(
+            settings.label_studio_url,
+            key,
+            timeout=timeout,
+            retries=retries,
+            public_url=settings.label_studio_public_url,
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r}, {self.auth.kind} token)"

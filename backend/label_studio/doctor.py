@@ -167,6 +167,7 @@ def _image(
         studio.auth,
         local_files_root=settings.local_files_root,
         allowed_hosts=settings.allowed_image_hosts,
+        public_url=settings.label_studio_public_url,
     )
     try:
         (probe or source.fetch_task)(task, data_field)

@@ -20,6 +20,7 @@ import httpx
 from backend.addresses import AllowedHosts
 from backend.errors import ImageError
 from backend.label_studio.auth import TokenAuth
+from backend.label_studio.checked_network import origin
 from backend.label_studio.client import Studio
 from backend.label_studio.downloads import Downloads, too_large
 from backend.label_studio.image_cache import ImageCache
@@ -31,6 +32,8 @@ from backend.settings import Settings
 CLOUD_SCHEMES = ("s3", "gs", "azure-blob", "azure_blob", "redis", "gcs", "azure")
 LOCAL_FILES = "/data/local-files/"
 MAX_IMAGE_BYTES = 256_000_000
+# Paths of Label Studio's own files, whatever a proxy puts before them.
+_OWN_FILES = ("/data/upload/", LOCAL_FILES, "/storage-data/")
 MALFORMED = "A task's image has a malformed address: correct the task's data"
 
 
@@ -58,6 +61,8 @@ def browser_url(url: str, task_id: int | None, uri: str) -> str:
 
     >>> browser_url("https://host/studio", 7, "/data/upload/1/a.jpg")
     'https://host/studio/data/upload/1/a.jpg'
+    >>> browser_url("https://host", 7, "/studio/data/upload/1/a.jpg")
+    'https://host/data/upload/1/a.jpg'
     >>> browser_url("https://host", 7, "s3://bucket/a.jpg")
     'https://host/tasks/7/resolve/?fileuri=czM6Ly9idWNrZXQvYS5qcGc='
     """
@@ -68,6 +73,10 @@ def browser_url(url: str, task_id: int | None, uri: str) -> str:
         return f"{base}/tasks/{task_id}/resolve/?fileuri={coded}"
     if uri.startswith("/"):
         prefix = urlsplit(base).path
+        path = uri.partition("?")[0]
+        place = max(path.find(own) for own in _OWN_FILES)
+        if place > 0:
+            return f"{base}{uri[place:]}"
         return f"{base}{uri.removeprefix(prefix) if uri.startswith(f'{prefix}/') else uri}"
     return uri if scheme in ("http", "https") else ""
 
@@ -98,6 +107,8 @@ class ImageSource:
         local_files_root: Label Studio's document root, if it is visible here: local files are then
             read from disk. "" reads them over HTTP.
         allowed_hosts: setting ALLOWED_IMAGE_HOSTS: private hosts that images may come from.
+        public_url: the address at which people open Label Studio; what is under it is fetched from
+            `url`. "": they open `url`.
         timeout: seconds to wait for the next bytes; ten times that for a whole image.
         retries: how often a failure that may pass is tried again.
         max_bytes: a larger image is refused while it is read.
@@ -115,12 +126,14 @@ class ImageSource:
         cache: ImageCache | None = None,
         local_files_root: str = "",
         allowed_hosts: str = "",
+        public_url: str = "",
         timeout: float = 30.0,
         retries: int = 3,
         max_bytes: int = MAX_IMAGE_BYTES,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._url = url.rstrip("/")
+        self._public_url = public_url.rstrip("/")
         self._cache = cache
         self._local_root = Path(local_files_root).resolve() if local_files_root else None
         self._max_bytes = max_bytes
@@ -156,6 +169,7 @@ class ImageSource:
             cache=ImageCache(settings.image_cache_dir, settings.image_cache_mb * 1_000_000),
             local_files_root=settings.local_files_root,
             allowed_hosts=settings.allowed_image_hosts,
+            public_url=settings.label_studio_public_url,
             timeout=timeout,
             retries=retries,
         )
@@ -206,7 +220,7 @@ class ImageSource:
 
     def _locate(self, uri: str, task_id: int | None) -> tuple[str, bool]:
         """(address, whether it is Label Studio's own)."""
-        address = browser_url(self._url, task_id, uri)
+        address = browser_url(self._url, task_id, self._at_home(uri))
         if not address:
             raise ImageError(
                 f"{_shown(uri)} is no address this backend can fetch: use http(s), an upload, "
@@ -216,6 +230,19 @@ class ImageSource:
             return address, self._downloads.is_studio(address)
         except httpx.InvalidURL:
             raise ImageError(MALFORMED) from None
+
+    def _at_home(self, uri: str) -> str:
+        """A public address of Label Studio as a path of it; any other URI as it is."""
+        try:
+            if not self._public_url or origin(uri) != origin(self._public_url):
+                return uri
+            parts, prefix = urlsplit(uri), urlsplit(self._public_url).path
+        except (httpx.InvalidURL, ValueError):
+            return uri
+        if not parts.path.startswith(f"{prefix}/"):
+            return uri
+        query = f"?{parts.query}" if parts.query else ""
+        return parts.path.removeprefix(prefix) + query
 
     def _on_disk(self, uri: str) -> Path | None:
         """The file of a local-files URI below the document root; None: it is to be downloaded."""

@@ -193,8 +193,7 @@ class OrderMaker:
         elif all(task.is_labeled for task in tasks):
             remedy = "every task is labelled; import more images, or you are done"
         else:
-            reason = next(iter(scoring.skipped.values()), "unknown")
-            remedy = f"none of its unlabelled images could be scored, the first because: {reason}"
+            remedy = _why_none(list(scoring.skipped.values()))
         raise NothingToRankError(f"Project {project.id} has nothing to rank: {remedy}")
 
     def _made_of(self, project_id: int, scorer: Scorer) -> Publication:
@@ -210,6 +209,20 @@ class OrderMaker:
             ranked=0,
             created_at=datetime.now(timezone.utc),
         )
+
+
+def _why_none(reasons: Sequence[str]) -> str:
+    """Why no image could be scored. What is wrong with all of them is wrong with none of them."""
+    if len(reasons) < 2:
+        reason = next(iter(reasons), "unknown")
+        return f"none of its unlabelled images could be scored, the first because: {reason}"
+    cause = reasons[0].rpartition(": ")[0] or reasons[0]
+    return (
+        f"none of its {len(reasons)} unlabelled images could be scored. The first: {cause}. Where "
+        "that holds for all, see that LABEL_STUDIO_URL is Label Studio's own address, set "
+        "LABEL_STUDIO_PUBLIC_URL if people open it at another one, and name other servers of "
+        "images in ALLOWED_IMAGE_HOSTS if they are private"
+    )
 
 
 def _rows(order: Sequence[RankedTask]) -> list[RankRow]:

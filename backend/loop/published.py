@@ -164,6 +164,8 @@ def image_urls(
     """Task id -> where a browser that is logged in to Label Studio finds its image."""
     data = {task.id: task.data for task in tasks}
     return {
-        place.task_id: browser_url(studio.url, place.task_id, str(data[place.task_id][field_name]))
+        place.task_id: browser_url(
+            studio.public_url, place.task_id, str(data[place.task_id][field_name])
+        )
         for place in queue
     }

@@ -72,8 +72,8 @@ def _check_characters(api_key: str) -> None:
     """
     if api_key[0] in "'\"" or api_key[-1] in "'\"":
         raise AccessError("LABEL_STUDIO_API_KEY has quotes around it: set it without them")
-    word = api_key.split(maxsplit=1)[0]
-    if word.lower() in ("token", "bearer"):
+    word, *rest = api_key.split(maxsplit=1)
+    if rest and word.lower() in ("token", "bearer"):
         raise AccessError(
             f"LABEL_STUDIO_API_KEY begins with {word!r}, which belongs to the header: set it to "
             "the token alone"

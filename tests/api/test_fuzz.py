@@ -143,7 +143,7 @@ def test_nothing_comes_of_malformed_requests(
             before = content(store)
             told = await send_all(client, path, requests)
             assert content(store) == before
-            scored = {"id": TASKS[0], "data": {}}
+            scored = {"id": TASKS[0], "data": {"image": f"/data/upload/{TASKS[0]}.jpg"}}
             well_formed = {"tasks": [scored], "project": f"{SCORED}.1", "label_config": CONFIG}
             answer = await client.post(
                 "/predict", json=well_formed, headers={"Authorization": CONNECTION}

@@ -188,8 +188,9 @@ def test_an_image_that_cannot_be_read_is_told_before_any_training(
 ) -> None:
     write_set(tmp_path)
     damaged = tmp_path / "images" / part / "2.png"
-    damaged.write_bytes(b"no picture")
     stage = stage_of(tmp_path)
+    # It was whole when the data set was read.
+    damaged.write_bytes(b"no picture")
     with pytest.raises(SimulationError, match=r"2\.png: this is no image"):
         prepare(stage, lambda *at: None)
     assert not (stage.plan.out / "embeddings.npy").exists()

@@ -327,12 +327,15 @@ class Counted:
 
 def test_listeners_that_went_away_cost_no_reads(server: Server, queue: JobQueue) -> None:
     job = queue.submit("train", 62)
+    # Kept: an iterator that is dropped closes its connection, and the listener is gone too soon.
+    listeners = []
     with ExitStack() as open_now, Counted(queue) as counted:
         for _ in range(5):
             client = open_now.enter_context(httpx.Client(base_url=server.url, timeout=20))
             path = f"/v1/label/jobs/{job.id}/events"
             answer = open_now.enter_context(client.stream("GET", path))
-            assert next(events_of(answer))["state"] == "queued"
+            listeners.append(events_of(answer))
+            assert next(listeners[-1])["state"] == "queued"
         eventually(lambda: counted.reads >= 8, "it is followed")
         open_now.close()
 

@@ -16,26 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from backend.addresses import AllowedHosts
 from backend.errors import ScoreError, SettingsError
-from backend.uncertainty import DEFAULT_WEIGHTS, parse_weights
-
-STRATEGIES: dict[str, str] = {
-    "diverse_uncertainty": "combined uncertainty, weighed by class, spread over what images show",
-    "diversity": "only the spread: farthest first from what is labelled",
-    "combined": "weighted mean of the three uncertainty scores, no spread",
-    "lowest_confidence": "1 - the best class score of a box, no spread",
-    "margin_sampling": "the gap between the best two classes, or class and background, no spread",
-    "entropy": "binary entropy of the best class score, no spread",
-    "random": "a random order, reproducible: the yardstick the others are held against",
-}
-Strategy = Literal[
-    "diverse_uncertainty",
-    "diversity",
-    "combined",
-    "lowest_confidence",
-    "margin_sampling",
-    "entropy",
-    "random",
-]
+from backend.strategies import DEFAULT_WEIGHTS, Strategy, parse_weights
 
 
 class Settings(BaseSettings):

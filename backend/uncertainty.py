@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from backend.errors import ScoreError
+from backend.strategies import check_weights
 
 __all__ = [
     "AGGREGATIONS",
-    "DEFAULT_WEIGHTS",
     "MEASURES",
     "ImageScores",
     "aggregate",
@@ -37,7 +37,6 @@ __all__ = [
     "flip",
     "lowest_confidence",
     "margin_sampling",
-    "parse_weights",
     "score_image",
 ]
 
@@ -197,7 +196,8 @@ def aggregate(utilities: ArrayLike, *, aggregation: str = "top-k", k: int = 3) -
     0.5
     """
     if aggregation not in AGGREGATIONS:
-        raise ScoreError(f"unknown aggregation {aggregation!r}: use one of {_listed(AGGREGATIONS)}")
+        known = ", ".join(AGGREGATIONS)
+        raise ScoreError(f"unknown aggregation {aggregation!r}: use one of {known}")
     if k < 1:
         raise ScoreError(f"k must be at least 1, not {k}")
     values = np.asarray(utilities, dtype=np.float64)
@@ -296,10 +296,6 @@ def score_image(
 # From several scores to one
 
 
-DEFAULT_WEIGHTS: Mapping[str, float] = MappingProxyType(dict.fromkeys(MEASURES, 1.0))
-"""Every measure counts the same."""
-
-
 def combine(scores: Mapping[str, ArrayLike], weights: Mapping[str, float]) -> Vector:
     """Make one public score of several: the weighted mean.
 
@@ -319,7 +315,7 @@ def combine(scores: Mapping[str, ArrayLike], weights: Mapping[str, float]) -> Ve
     ...         "margin_sampling": 1}).tolist()
     [0.125, 0.875]
     """
-    _check_weights(weights, known=scores)
+    check_weights(weights, known=scores)
     columns: dict[str, Vector] = {}
     for name, values in scores.items():
         column = np.asarray(values, dtype=np.float64)
@@ -336,41 +332,6 @@ def combine(scores: Mapping[str, ArrayLike], weights: Mapping[str, float]) -> Ve
     total = math.fsum(shares.values())
     combined = sum(share / total * columns[name] for name, share in shares.items())
     return np.clip(np.asarray(combined, dtype=np.float64), 0.0, 1.0)
-
-
-def parse_weights(text: str) -> dict[str, float]:
-    """Read the weights of the measures from a setting such as "lowest_confidence=1,entropy=2".
-
-    Measures that are not named get 0. A blank text gives `DEFAULT_WEIGHTS`.
-
-    Args:
-        text: `name=number` pairs with commas between them; spaces do not matter.
-
-    Returns:
-        A weight for every name in `MEASURES`.
-
-    Raises:
-        ScoreError: a pair is malformed, a name is unknown or given twice, a number is negative or
-            not finite, or all are 0.
-
-    >>> parse_weights("entropy=2, lowest_confidence=1")
-    {'lowest_confidence': 1.0, 'margin_sampling': 0.0, 'entropy': 2.0}
-    """
-    if not text.strip():
-        return dict(DEFAULT_WEIGHTS)
-    given: dict[str, float] = {}
-    for pair in text.split(","):
-        name, equals, number = (part.strip() for part in pair.partition("="))
-        if not equals:
-            raise ScoreError(f"weight {pair.strip()!r} is not of the form name=number")
-        if name in given:
-            raise ScoreError(f"weight of {name!r} is given twice: give it once")
-        try:
-            given[name] = float(number)
-        except ValueError:
-            raise ScoreError(f"weight of {name!r} must be a number, not {number!r}") from None
-    _check_weights(given, known=MEASURES)
-    return {name: given.get(name, 0.0) for name in MEASURES}
 
 
 def _best(class_scores: Vector) -> Vector:
@@ -398,17 +359,3 @@ def _refuse_outside_unit(values: NDArray[np.float64], name: str) -> None:
     # Written so that NaN fails too.
     if not ((values >= 0) & (values <= 1)).all():
         raise ScoreError(f"{name} must lie in 0..1 and hold no NaN")
-
-
-def _check_weights(weights: Mapping[str, float], *, known: Mapping[str, object]) -> None:
-    for name, weight in weights.items():
-        if name not in known:
-            raise ScoreError(f"weight for unknown score {name!r}: use one of {_listed(known)}")
-        if not (math.isfinite(weight) and weight >= 0):
-            raise ScoreError(f"weight of {name!r} must be finite and at least 0, not {weight}")
-    if not any(weights.values()):
-        raise ScoreError(f"every weight is 0: give at least one of {_listed(known)} more")
-
-
-def _listed(names: Mapping[str, object]) -> str:
-    return ", ".join(names)

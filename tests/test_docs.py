@@ -12,7 +12,8 @@ from typer.main import get_command
 from backend.api.prefixes import PREFIXES
 from backend.cli import app
 from backend.server import create_app
-from backend.settings import STRATEGIES, Settings, load_settings
+from backend.settings import Settings, load_settings
+from backend.strategies import STRATEGIES
 from backend.uncertainty import MEASURES
 
 ROOT = Path(__file__).parent.parent

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from backend.errors import ScoreError
+from backend.strategies import DEFAULT_WEIGHTS, parse_weights
 from backend.uncertainty import (
     AGGREGATIONS,
-    DEFAULT_WEIGHTS,
     MEASURES,
     ImageScores,
     aggregate,
@@ -23,7 +23,6 @@ from backend.uncertainty import (
     flip,
     lowest_confidence,
     margin_sampling,
-    parse_weights,
     score_image,
 )
 

@@ -19,7 +19,7 @@ from backend.api.services import Services, ServicesDep
 from backend.jobs.records import DONE, Job
 from backend.loop.pool_memory import FreshPool
 from backend.loop.ranking import RankedTask
-from backend.settings import Strategy
+from backend.strategies import Strategy
 
 router = APIRouter(tags=["queue"])
 

@@ -1,9 +1,9 @@
-"""The queue of jobs: submit, look up, cancel, claim, and put right what was interrupted."""
+"""The queue of jobs: submit, claim, and put right what was interrupted."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -15,17 +15,17 @@ from backend.errors import QueueError, StoreError
 from backend.jobs.claims import Claim, running, stands_in_the_way, take, unblocked
 from backend.jobs.messages import Messages
 from backend.jobs.owners import new_owner
-from backend.jobs.records import CANCELLED, DONE, FAILED, QUEUED, RUNNING, Job, job_of
+from backend.jobs.records import CANCELLED, DONE, FAILED, QUEUED, RUNNING, Job, JobRecords, job_of
 from backend.jobs.sweeping import Sweeper
 from backend.loop import tables
-from backend.loop.database import Database, utc
+from backend.loop.database import Database
 
 LEASE_SECONDS = 30.0
 
 c = tables.jobs.c
 
 
-class JobQueue:
+class JobQueue(JobRecords):
     """The jobs of one database. Safe to use from several threads, processes and machines.
 
     Args:
@@ -40,7 +40,7 @@ class JobQueue:
     def __init__(
         self, database: Database, huey: Huey, *, lease_seconds: float = LEASE_SECONDS
     ) -> None:
-        self._database = database
+        super().__init__(database)
         self._sweeper = Sweeper(database, lease_seconds)
         self.messages = Messages(huey)
 
@@ -81,76 +81,6 @@ class JobQueue:
             if delay <= 0:
                 self.messages.send([job.id])
             return job
-
-    def cancel(self, job_id: int) -> Job:
-        """Cancel a queued job at once, or ask a running one to stop; a finished one stays.
-
-        Raises:
-            QueueError: there is no such job.
-        """
-        query = (
-            update(tables.jobs)
-            .where(c.id == job_id, c.state.in_((QUEUED, RUNNING)))
-            .values(
-                cancel_requested=True,
-                state=case((c.state == QUEUED, CANCELLED), else_=c.state),
-                finished_at=case((c.state == QUEUED, _now()), else_=None),
-            )
-        )
-        with self._database.begin() as connection:
-            connection.execute(query)
-        return self.get(job_id)
-
-    # --- looking up ---------------------------------------------------------------------------
-
-    def get(self, job_id: int) -> Job:
-        """One job.
-
-        Raises:
-            QueueError: there is no such job.
-        """
-        found = self._select(c.id == job_id)
-        if not found:
-            raise QueueError(f"there is no job {job_id}: `python -m backend jobs` lists them")
-        return found[0]
-
-    def list(
-        self,
-        project_id: int | None = None,
-        states: Sequence[str] = (),
-        limit: int = 50,
-        *,
-        kinds: Sequence[str] = (),
-        among: Collection[int] | None = None,
-    ) -> tuple[Job, ...]:
-        """The newest jobs first: of one project or all, in these states and kinds or any.
-
-        With `among`, of these projects only.
-        """
-        where = [] if project_id is None else [c.project_id == project_id]
-        if among is not None:
-            where.append(c.project_id.in_(among))
-        if states:
-            where.append(c.state.in_(states))
-        if kinds:
-            where.append(c.kind.in_(kinds))
-        return self._select(*where, limit=limit)
-
-    def latest(self, project_id: int, kind: str) -> Job | None:
-        """The newest job of a kind, finished or not."""
-        found = self._select(c.project_id == project_id, c.kind == kind, limit=1)
-        return found[0] if found else None
-
-    def recent_failures(self, project_id: int, kind: str) -> tuple[int, datetime | None]:
-        """How many failed since the last one that was done, and when the last of them did."""
-        mine = and_(c.project_id == project_id, c.kind == kind)
-        last_done = select(func.coalesce(func.max(c.id), 0)).where(mine, c.state == DONE)
-        query = select(func.count(), func.max(c.finished_at)).where(
-            mine, c.state == FAILED, c.id > last_done.scalar_subquery()
-        )
-        with self._database.begin() as connection:
-            count, last = connection.execute(query).one()
-        return count, last and utc(last)
 
     # --- running them -------------------------------------------------------------------------
 
@@ -216,11 +146,6 @@ class JobQueue:
             ).rowcount
 
     # --- the statements -----------------------------------------------------------------------
-
-    def _select(self, *where: ColumnElement[bool], limit: int | None = None) -> tuple[Job, ...]:
-        query = select(tables.jobs).where(*where).order_by(c.id.desc()).limit(limit)
-        with self._database.begin() as connection:
-            return tuple(job_of(row) for row in connection.execute(query))
 
     def _waiting(self, project_id: int, kind: str, due_at: datetime) -> Job | None:
         """The new job that waits, due at `due_at` at the latest."""

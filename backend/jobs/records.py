@@ -1,16 +1,18 @@
-"""What is known of a job."""
+"""What is known of jobs: each as it was, and the looking up and cancelling of them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from sqlalchemy import Row
+from sqlalchemy import ColumnElement, Row, and_, case, func, select, update
 
-from backend.loop.database import utc
+from backend.errors import QueueError
+from backend.loop import tables
+from backend.loop.database import Database, utc
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
 STATES = (QUEUED, RUNNING, DONE, FAILED, CANCELLED)
@@ -18,6 +20,8 @@ STATES = (QUEUED, RUNNING, DONE, FAILED, CANCELLED)
 LOG_LINES = 50
 LOG_BYTES = 8000
 _LINE_BYTES = 500
+
+c = tables.jobs.c
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,93 @@ def _seconds_left(row: Row[Any]) -> float | None:
         return None
     elapsed = (datetime.now(timezone.utc) - utc(row.phase_started_at)).total_seconds()
     return float(max(0.0, elapsed) / steps * max(0, row.total - row.done))
+
+
+class JobRecords:
+    """The jobs of one database, to look up and to cancel: what needs no carrier of messages.
+
+    Args:
+        database: holds the table of jobs.
+
+    Raises:
+        StoreError: (from each method) the database failed.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def get(self, job_id: int) -> Job:
+        """One job.
+
+        Raises:
+            QueueError: there is no such job.
+        """
+        found = self._select(c.id == job_id)
+        if not found:
+            raise QueueError(f"there is no job {job_id}: `python -m backend jobs` lists them")
+        return found[0]
+
+    def list(
+        self,
+        project_id: int | None = None,
+        states: Sequence[str] = (),
+        limit: int = 50,
+        *,
+        kinds: Sequence[str] = (),
+        among: Collection[int] | None = None,
+    ) -> tuple[Job, ...]:
+        """The newest jobs first: of one project or all, in these states and kinds or any.
+
+        With `among`, of these projects only.
+        """
+        where = [] if project_id is None else [c.project_id == project_id]
+        if among is not None:
+            where.append(c.project_id.in_(among))
+        if states:
+            where.append(c.state.in_(states))
+        if kinds:
+            where.append(c.kind.in_(kinds))
+        return self._select(*where, limit=limit)
+
+    def latest(self, project_id: int, kind: str) -> Job | None:
+        """The newest job of a kind, finished or not."""
+        found = self._select(c.project_id == project_id, c.kind == kind, limit=1)
+        return found[0] if found else None
+
+    def recent_failures(self, project_id: int, kind: str) -> tuple[int, datetime | None]:
+        """How many failed since the last one that was done, and when the last of them did."""
+        mine = and_(c.project_id == project_id, c.kind == kind)
+        last_done = select(func.coalesce(func.max(c.id), 0)).where(mine, c.state == DONE)
+        query = select(func.count(), func.max(c.finished_at)).where(
+            mine, c.state == FAILED, c.id > last_done.scalar_subquery()
+        )
+        with self._database.begin() as connection:
+            count, last = connection.execute(query).one()
+        return count, last and utc(last)
+
+    def cancel(self, job_id: int) -> Job:
+        """Cancel a queued job at once, or ask a running one to stop; a finished one stays.
+
+        Raises:
+            QueueError: there is no such job.
+        """
+        query = (
+            update(tables.jobs)
+            .where(c.id == job_id, c.state.in_((QUEUED, RUNNING)))
+            .values(
+                cancel_requested=True,
+                state=case((c.state == QUEUED, CANCELLED), else_=c.state),
+                finished_at=case((c.state == QUEUED, datetime.now(timezone.utc)), else_=None),
+            )
+        )
+        with self._database.begin() as connection:
+            connection.execute(query)
+        return self.get(job_id)
+
+    def _select(self, *where: ColumnElement[bool], limit: int | None = None) -> tuple[Job, ...]:
+        query = select(tables.jobs).where(*where).order_by(c.id.desc()).limit(limit)
+        with self._database.begin() as connection:
+            return tuple(job_of(row) for row in connection.execute(query))
 
 
 def tail(lines: Iterable[str]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ not, for a repeated import doubles predictions.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -30,6 +30,7 @@ UNCERTAINTY_SAMPLING = "Uncertainty sampling"
 
 # Imports and deletions take milliseconds a prediction, in one request.
 LONG_TIMEOUT_S = 900.0
+_PROJECTS_A_PAGE = 100
 
 
 class Studio(TaskReading):
@@ -71,14 +72,18 @@ class Studio(TaskReading):
         Raises:
             LabelStudioError: it is not there, or not for this account to see.
         """
-        with self._speaking("reading the project", project_id):
-            return ProjectInfo.of(self._sdk.projects.get(project_id))
+        path = f"/api/projects/{project_id}/"
+        return ProjectInfo.of(self._get(path, "reading the project", project_id))
 
     def projects(self) -> list[ProjectInfo]:
         """All projects this account sees."""
-        with self._speaking("listing projects"):
-            found: Iterable[Any] = self._sdk.projects.list(page_size=100)
-            return [ProjectInfo.of(project) for project in found]
+        found: list[ProjectInfo] = []
+        while True:
+            params = {"page": len(found) // _PROJECTS_A_PAGE + 1, "page_size": _PROJECTS_A_PAGE}
+            page = self._get("/api/projects/", "listing projects", params=params)
+            found += map(ProjectInfo.of, page["results"])
+            if not page["next"]:
+                return found
 
     # Predictions
 
@@ -114,7 +119,7 @@ class Studio(TaskReading):
         with self._speaking("importing predictions", project_id):
             made = self._sdk.projects.import_predictions(
                 project_id,
-                request=[dict(item) for item in items],  # type: ignore[misc]
+                request=[dict(item) for item in items],
                 request_options={"max_retries": 0, "timeout_in_seconds": int(LONG_TIMEOUT_S)},
             )
             return int(made.created or 0)

@@ -10,7 +10,9 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import httpx
-from label_studio_sdk import LabelStudio
+
+# `LabelStudio` itself imports pandas and more, for clients that nothing here asks for.
+from label_studio_sdk.base_client import LabelStudioBase
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from backend.errors import SettingsError
@@ -59,7 +61,7 @@ class Connection:
         )
         # The SDK would refresh personal tokens itself, but images need the same token, and the
         # SDK's own refresh loses the path of an address such as https://host/label-studio.
-        self._sdk = LabelStudio(  # type: ignore[no-untyped-call]
+        self._sdk = LabelStudioBase(
             base_url=self.url,
             api_key="replaced-by-TokenAuth",
             httpx_client=self._http,

@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from label_studio_sdk.label_interface.interface import LabelInterface
-
 from backend.errors import LabelConfigError
 from backend.label_studio.transport import one_line
 
@@ -148,6 +146,9 @@ def rectangle_controls(config: str) -> list[RectangleControl]:
     Raises:
         LabelConfigError: the config is no XML, or has none, or none with a usable image.
     """
+    # As slow to import as all the rest.
+    from label_studio_sdk.label_interface.interface import LabelInterface
+
     try:
         interface = LabelInterface(config)
     except Exception as error:  # the SDK lets whatever its XML library raises through

@@ -36,18 +36,18 @@ class ProjectInfo:
     labelled_count: int
 
     @classmethod
-    def of(cls, found: Any) -> ProjectInfo:
-        """From the SDK's project, whose fields may all be missing or null."""
+    def of(cls, row: Mapping[str, Any]) -> ProjectInfo:
+        """From a row of Label Studio's own JSON; all fields but `id` may be missing or null."""
         return cls(
-            id=found.id,
-            title=found.title or "",
-            label_config=found.label_config or "",
-            sampling=found.sampling or "",
-            model_version=found.model_version or "",
-            maximum_annotations=found.maximum_annotations or 1,
-            show_predictions=found.show_collab_predictions is not False,
-            task_count=found.task_number or 0,
-            labelled_count=found.num_tasks_with_annotations or 0,
+            id=row["id"],
+            title=row.get("title") or "",
+            label_config=row.get("label_config") or "",
+            sampling=row.get("sampling") or "",
+            model_version=row.get("model_version") or "",
+            maximum_annotations=row.get("maximum_annotations") or 1,
+            show_predictions=row.get("show_collab_predictions") is not False,
+            task_count=row.get("task_number") or 0,
+            labelled_count=row.get("num_tasks_with_annotations") or 0,
         )
 
 
@@ -72,15 +72,15 @@ class TaskRef:
     updated_at: datetime | None = None
 
     @classmethod
-    def of(cls, found: Any) -> TaskRef:
-        """From the SDK's task."""
+    def of(cls, row: Mapping[str, Any]) -> TaskRef:
+        """From a row of Label Studio's own JSON."""
         return cls(
-            id=found.id,
-            data=found.data or {},
-            is_labeled=bool(found.is_labeled),
-            total_annotations=found.total_annotations or 0,
-            cancelled_annotations=found.cancelled_annotations or 0,
-            updated_at=found.updated_at,
+            id=row["id"],
+            data=row.get("data") or {},
+            is_labeled=bool(row.get("is_labeled")),
+            total_annotations=row.get("total_annotations") or 0,
+            cancelled_annotations=row.get("cancelled_annotations") or 0,
+            updated_at=_moment(row.get("updated_at")),
         )
 
 

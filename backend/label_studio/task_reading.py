@@ -47,11 +47,12 @@ class TaskReading(Connection):
         while True:
             above = _filter("id", "greater", "Number", after)
             page = self._task_page(project_id, [above, *filters], page_size)
-            for task in page.tasks:
-                yield TaskRef.of(task)
-            if not page.tasks or page.total <= len(page.tasks):
+            rows = page["tasks"]
+            for row in rows:
+                yield TaskRef.of(row)
+            if not rows or page["total"] <= len(rows):
                 return
-            after = page.tasks[-1].id
+            after = rows[-1]["id"]
 
     def tasks_by_id(self, project_id: int, task_ids: Sequence[int]) -> dict[int, TaskRef]:
         """Task id -> the task, for those that are in the project.
@@ -81,7 +82,7 @@ class TaskReading(Connection):
         Locks nothing.
         """
         page = self._task_page(project_id, filters, limit, ordering=ordering)
-        return [task.id for task in page.tasks]
+        return [row["id"] for row in page["tasks"]]
 
     def changed_tasks(
         self, project_id: int, since: datetime | None, *, page_size: int = 1000
@@ -121,7 +122,7 @@ class TaskReading(Connection):
 
     def task_count(self, project_id: int) -> int:
         """How many tasks the project has."""
-        return int(self._task_page(project_id, [], 1).total)
+        return int(self._task_page(project_id, [], 1)["total"])
 
     def annotations_of(self, project_id: int, task_ids: Iterable[int]) -> list[AnnotationRef]:
         """The annotations of some tasks, by task and then by age: skipped ones too, drafts not.
@@ -159,14 +160,14 @@ class TaskReading(Connection):
         *,
         ordering: Sequence[str] = (),
     ) -> Any:
-        with self._speaking("listing tasks", project_id):
-            return self._sdk.tasks.list(
-                project=project_id,
-                fields="task_only",
-                resolve_uri=False,
-                page_size=page_size,
-                query=_query(filters, ordering),
-            ).response
+        params = {
+            "project": project_id,
+            "fields": "task_only",
+            "resolve_uri": "false",
+            "page_size": page_size,
+            "query": _query(filters, ordering),
+        }
+        return self._get("/api/tasks/", "listing tasks", project_id, params)
 
     def _whole_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[dict[str, Any]]:
         """Tasks with their annotations; those that were deleted are absent."""

@@ -6,30 +6,16 @@ from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 
 from backend.errors import StoreError, WeightsError
-from backend.label_studio.client import Studio
 from backend.label_studio.doctor import Finding, diagnose
 from backend.loop.answer_store import AnswerStore
 from backend.loop.model_files import ModelFiles
 from backend.loop.predictor import Predictor
-from backend.loop.published import OrderReport, published_queue
 from backend.loop.round_store import RoundStore
 from backend.loop.scorers import Scorers
 from backend.loop.serving_model import model_that_serves, notes_on_model
 from backend.loop.store import Store
 from backend.loop.worker import ScoringWorker
 from backend.settings import Settings, load_settings
-
-
-def read_queue(settings: Settings, project_id: int) -> OrderReport:
-    """The published order of a project; see `published_queue`."""
-    store = Store.from_settings(settings)
-    try:
-        with Studio.from_settings(settings) as studio:
-            report = published_queue(studio, store, project_id, settings.queue_limit)
-        report.warnings += notes_on_model(settings, store)
-        return report
-    finally:
-        store.close()
 
 
 def examine_setup(settings: Settings, project_id: int | None) -> list[Finding]:

@@ -12,8 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -23,6 +22,9 @@ from backend.settings import Settings
 
 # Any number: it only has to be the same in every process that migrates.
 _MIGRATION_LOCK = 7203118
+_MIGRATIONS = Path(__file__).parent / "migrations"
+# Each file's name begins with its revision.
+_REVISIONS = {path.name[:4] for path in _MIGRATIONS.glob("versions/[0-9]*.py")}
 
 DatabaseT = TypeVar("DatabaseT", bound="Database")
 
@@ -126,6 +128,8 @@ class Database:
             connection.execute(self._insert(table).on_conflict_do_nothing(), list(rows))
 
     def _insert(self, table: Table) -> Any:
+        from sqlalchemy.dialects import postgresql, sqlite
+
         postgres = self._engine.dialect.name == "postgresql"
         return (postgresql.insert if postgres else sqlite.insert)(table)
 
@@ -150,29 +154,38 @@ def _migrate(engine: Engine, where: str) -> None:
     Raises:
         StoreError: a newer version made them.
     """
+    with engine.connect() as connection:
+        if _revision(connection) == max(_REVISIONS):
+            return  # without alembic, which takes longer to import than all else
+
     from alembic import command
     from alembic.config import Config
-    from alembic.runtime.migration import MigrationContext
-    from alembic.script import ScriptDirectory
 
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(_MIGRATIONS))
     config.set_main_option("path_separator", "os")
     with engine.connect() as connection:
         if engine.dialect.name == "postgresql":
             connection.exec_driver_sql(f"SELECT pg_advisory_lock({_MIGRATION_LOCK})")
         else:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
-        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-        found = MigrationContext.configure(connection).get_current_revision()
-        if found is not None and found not in known:
+        found = _revision(connection)
+        if found is not None and found not in _REVISIONS:
             raise StoreError(
                 f"The store {where} was made by a newer version (its schema is {found}, this "
-                f"version knows {max(known)}): update this installation, or name another DATA_DIR "
-                "or DATABASE_URL; nothing was changed."
+                f"version knows {max(_REVISIONS)}): update this installation, or name another "
+                "DATA_DIR or DATABASE_URL; nothing was changed."
             )
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         connection.commit()
         if engine.dialect.name == "postgresql":
             connection.exec_driver_sql(f"SELECT pg_advisory_unlock({_MIGRATION_LOCK})")
+
+
+def _revision(connection: Connection) -> str | None:
+    """The schema that the tables have; None: there are none yet."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return found

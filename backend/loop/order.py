@@ -164,6 +164,9 @@ class OrderMaker:
         label_map: LabelMap,
     ) -> OrderReport:
         queue = list(order[: self._settings.queue_limit])
+        data = {task.id: task.data for task in tasks}
+        field = label_map.data_field
+        addresses = {row.task_id: str(data[row.task_id][field]) for row in queue}
         return OrderReport(
             project_id=project.id,
             strategy=self._settings.strategy,
@@ -175,7 +178,7 @@ class OrderMaker:
             ranked=len(order),
             skipped=scoring.skipped,
             queue=queue,
-            image_urls=image_urls(self._studio, queue, tasks, label_map.data_field),
+            image_urls=image_urls(self._studio, addresses),
             warnings=[*label_map.warnings(), *notes_on_model(self._settings, self._store)],
         )
 

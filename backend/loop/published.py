@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from backend.errors import HardestFirstError
 from backend.label_studio.client import Studio
 from backend.label_studio.images import browser_url
-from backend.label_studio.label_map import data_field
-from backend.label_studio.records import ProjectInfo, TaskRef
+from backend.label_studio.records import ProjectInfo
 from backend.loop.answer_store import AnswerStore
 from backend.loop.ranking import RankedTask
 from backend.loop.round_store import BASE, RoundStore
@@ -109,8 +108,9 @@ def published_queue(studio: Studio, store: Store, project_id: int, limit: int) -
             f"run `python -m backend score {project_id}` first."
         )
     every_task = list(studio.tasks(project_id))
-    tasks = {task.id: task for task in every_task if not task.is_labeled}
-    open_ranks = [row for row in store.ranks(live.model_version) if row.task_id in tasks][:limit]
+    unlabelled = {task.id for task in every_task if not task.is_labeled}
+    ranks = store.ranks(live.model_version)
+    open_ranks = [row for row in ranks if row.task_id in unlabelled][:limit]
     scored = store.scored_tasks(project_id, live.detector, [row.task_id for row in open_ranks])
     by_chance = AnswerStore(store).held_out(project_id)
     queue = [
@@ -133,7 +133,7 @@ def published_queue(studio: Studio, store: Store, project_id: int, limit: int) -
         last_task=max((task.id for task in every_task), default=0),
         model_version=live.model_version,
         queue=queue,
-        image_urls=image_urls(studio, queue, tasks.values(), data_field(project.label_config)),
+        image_urls=image_urls(studio, {task_id: row.image_uri for task_id, row in scored.items()}),
     )
     stranger = SentVersions(store, project_id).stranger(project.model_version)
     if stranger:
@@ -158,14 +158,14 @@ def config_hash(label_config: str) -> str:
     return hashlib.sha256(label_config.encode()).hexdigest()[:12]
 
 
-def image_urls(
-    studio: Studio, queue: Sequence[RankedTask], tasks: Iterable[TaskRef], field_name: str
-) -> dict[int, str]:
-    """Task id -> where a browser that is logged in to Label Studio finds its image."""
-    data = {task.id: task.data for task in tasks}
+def image_urls(studio: Studio, addresses: Mapping[int, str]) -> dict[int, str]:
+    """Task id -> where a browser that is logged in to Label Studio finds its image.
+
+    Args:
+        studio: Label Studio.
+        addresses: task id -> the image's address as in the task's data.
+    """
     return {
-        place.task_id: browser_url(
-            studio.public_url, place.task_id, str(data[place.task_id][field_name])
-        )
-        for place in queue
+        task_id: browser_url(studio.public_url, task_id, address)
+        for task_id, address in addresses.items()
     }

@@ -17,8 +17,8 @@ from backend.embeddings import join_rows, join_views
 from backend.errors import SettingsError, StoreError
 from backend.loop.packing import unpack_rows
 from backend.loop.store import IMAGE_VIEW, ScoreColumns, Store
-from backend.settings import STRATEGIES
-from backend.uncertainty import DEFAULT_WEIGHTS, MEASURES, ImageScores, combine, flip
+from backend.strategies import DEFAULT_WEIGHTS, STRATEGIES
+from backend.uncertainty import MEASURES, ImageScores, combine, flip
 
 _DETECTOR_PREFIX = "detector-"
 

@@ -17,8 +17,9 @@ from backend.errors import SimulationError
 from backend.loop.ranking import RankOptions, rank_tasks
 from backend.loop.scoring import CROPS
 from backend.loop.store import ScoreColumns
-from backend.settings import STRATEGIES, Settings
+from backend.settings import Settings
 from backend.simulate.analysis import FULL, RANDOM
+from backend.strategies import STRATEGIES
 
 __all__ = [
     "ARMS",

@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from backend.plain_text import visible
-from backend.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from backend.settings import Settings
 
 
 class PlainConsole(Console):
@@ -69,6 +70,8 @@ def service_settings(**options: Any) -> Settings:
 
 
 def _settings(options: dict[str, Any]) -> Settings:
+    from backend.settings import load_settings
+
     return load_settings(**{name: value for name, value in options.items() if value is not None})
 
 
@@ -78,6 +81,14 @@ def progress_bars(*, speed_seconds: float = 30) -> Iterator[Any]:
 
     The time left is told by the speed over the last `speed_seconds`.
     """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (
         TextColumn("{task.description:<10}"),
         BarColumn(),

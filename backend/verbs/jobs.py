@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from backend.errors import HardestFirstError
-from backend.jobs.handlers import Workshop
 from backend.jobs.kinds import KINDS, POLL, exclusive
-from backend.jobs.records import DONE, QUEUED, RUNNING, Job
-from backend.loop.published import OrderReport
 from backend.verbs.console import (
     Json,
     ProjectId,
@@ -25,6 +22,11 @@ from backend.verbs.console import (
     settings_with,
     table,
 )
+
+if TYPE_CHECKING:
+    from backend.jobs.handlers import Workshop
+    from backend.jobs.records import Job
+    from backend.loop.published import OrderReport
 
 
 def worker() -> None:
@@ -46,13 +48,12 @@ def jobs(
     as_json: Json = False,
 ) -> None:
     """Show what is done right now and what went wrong, or stop it."""
-    from backend.jobs.assembly import open_queue
-    from backend.loop.store import Store
+    from backend.jobs.records import QUEUED, RUNNING, JobRecords
+    from backend.loop.database import Database
 
-    settings = settings_with()
-    store = Store.from_settings(settings)
+    database = Database.from_settings(settings_with())
     try:
-        queue = open_queue(settings, store)
+        queue = JobRecords(database)
         if cancel is not None:
             job = queue.cancel(cancel)
             is_over = job.state not in (QUEUED, RUNNING)
@@ -63,7 +64,7 @@ def jobs(
             kinds = () if every else tuple(kind for kind in KINDS if kind != POLL)
             _print_jobs(queue.list(project_id, limit=30, kinds=kinds), as_json=as_json)
     finally:
-        store.close()
+        database.close()
 
 
 def forget(
@@ -131,6 +132,8 @@ def _progress(job: Job) -> str:
 
 
 def _told(job: Job) -> str:
+    from backend.jobs.records import RUNNING
+
     if job.error:
         return job.error
     if job.state != RUNNING:
@@ -152,6 +155,7 @@ def run_as_job(
     Raises:
         HardestFirstError: it failed, or another one stands in its way.
     """
+    from backend.jobs.records import DONE
     from backend.jobs.runner import run_now
 
     with progress_bars() as on_progress:

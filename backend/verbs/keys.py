@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from backend.loop.database import Database
-from backend.loop.key_store import ApiKey, KeyStore
 from backend.verbs.console import Json, note, output, say, settings_with, table
+
+if TYPE_CHECKING:
+    from backend.loop.key_store import ApiKey, KeyStore
 
 keys = typer.Typer(help="Make, list and revoke keys of the API.", no_args_is_help=True)
 
@@ -65,6 +66,9 @@ def revoke(name: Annotated[str, typer.Argument(help="The key's name or id.")]) -
 
 @contextmanager
 def _key_store() -> Iterator[KeyStore]:
+    from backend.loop.database import Database
+    from backend.loop.key_store import KeyStore
+
     database = Database.from_settings(settings_with())
     try:
         yield KeyStore(database)

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from backend.errors import QueueError
-from backend.jobs.handlers import Workshop
-from backend.loop.published import OrderReport
-from backend.loop.round_report import RoundsReport, quality_of
-from backend.training.quality import Interval, Quality
 from backend.verbs.console import (
     Json,
     ProjectId,
@@ -25,6 +21,12 @@ from backend.verbs.console import (
     table,
 )
 from backend.verbs.ordering import print_order_notes
+
+if TYPE_CHECKING:
+    from backend.jobs.handlers import Workshop
+    from backend.loop.published import OrderReport
+    from backend.loop.round_report import RoundsReport
+    from backend.training.quality import Interval, Quality
 
 Version = Annotated[str, typer.Argument(help='As `rounds` shows it, or "base".')]
 
@@ -77,7 +79,7 @@ def rounds(
     """Show what each training gained, what pre-annotation saved, and whether to stop."""
     from backend.label_studio.client import Studio
     from backend.loop.curve import curve_file, draw_curve
-    from backend.loop.round_report import report_rounds
+    from backend.loop.round_report import quality_of, report_rounds
     from backend.loop.store import Store
 
     settings = settings_with()
@@ -98,6 +100,8 @@ def rounds(
 
 
 def _print_report(report: RoundsReport) -> None:
+    from backend.loop.round_report import quality_of
+
     output.print(_round_rows(report))
     output.print(_savings_rows(report))
     last = next((q for row in reversed(report.rounds) if (q := quality_of(row))), None)
@@ -111,6 +115,8 @@ def _print_report(report: RoundsReport) -> None:
 
 
 def _round_rows(report: RoundsReport) -> Table:
+    from backend.loop.round_report import quality_of
+
     rows = table(
         f"rounds of project {report.project_id} (95% intervals); {report.serving} serves",
         *(

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 from enum import Enum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import unquote
 
 import typer
 
-from backend.loop.published import OrderReport
-from backend.settings import STRATEGIES
+from backend.strategies import STRATEGIES
 from backend.verbs.console import (
     Json,
     Limit,
@@ -24,6 +23,9 @@ from backend.verbs.console import (
     settings_with,
     table,
 )
+
+if TYPE_CHECKING:
+    from backend.loop.published import OrderReport
 
 StrategyName = Enum("StrategyName", {name: name for name in STRATEGIES}, type=str)  # type: ignore[misc]
 
@@ -91,9 +93,19 @@ def _publish(project_id: int, given: dict[str, Any]) -> OrderReport:
 
 def queue(project_id: ProjectId, limit: Limit = None, as_json: Json = False) -> None:
     """Show what Label Studio serves next: the published order, less what is labelled by now."""
-    from backend.loop.assembly import read_queue
+    from backend.label_studio.client import Studio
+    from backend.loop.published import published_queue
+    from backend.loop.serving_model import notes_on_model
+    from backend.loop.store import Store
 
-    published = read_queue(settings_with(queue_limit=limit), project_id)
+    settings = settings_with(queue_limit=limit)
+    store = Store.from_settings(settings)
+    try:
+        with Studio.from_settings(settings) as studio:
+            published = published_queue(studio, store, project_id, settings.queue_limit)
+        published.warnings += notes_on_model(settings, store)
+    finally:
+        store.close()
     print_warnings(published.warnings)
     if as_json:
         print(json.dumps(published.as_json()))

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from backend.errors import SimulationError
-from backend.settings import Settings
 from backend.verbs.console import note, print_warnings, progress_bars, say, settings_with
 
 if TYPE_CHECKING:
+    from backend.settings import Settings
     from backend.simulate.analysis import Cost
     from backend.simulate.stage import Stage
 

@@ -29,7 +29,8 @@ from backend.loop.pool_memory import PoolMemory
 from backend.loop.pool_store import PoolStore
 from backend.loop.scoring import crop_view
 from backend.loop.store import IMAGE_VIEW, Publication, ScoredTask, Store
-from backend.settings import STRATEGIES, Settings, load_settings
+from backend.settings import Settings, load_settings
+from backend.strategies import STRATEGIES
 from backend.uncertainty import ImageScores
 from tests.api.server import Server, served
 from tests.label_studio.conftest import Person, WebServer, reply

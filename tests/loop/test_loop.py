@@ -22,6 +22,7 @@ from demo.annotator import Truth, answer
 from demo.project import label_config
 from demo.scene import CLASSES, HEIGHT, WIDTH, Frame, generate
 from demo.studio_server import free_port
+from tests.imported import SLOW, imported
 from tests.label_studio.conftest import Person, WebServer, reply
 from tests.loop.conftest import Command, running, wait_until
 
@@ -278,3 +279,17 @@ def _jobs(queue: JobQueue, project: int, kind: str) -> tuple[Job, ...]:
 def _ranked(store: Store, project: int) -> int:
     live = store.publication(project)
     return 0 if live is None else live.ranked
+
+
+def test_the_queue_is_shown_without_loading_models(
+    command: Command,
+    environment: dict[str, str],
+    make_project: Callable[..., tuple[int, list[int]]],
+) -> None:
+    project, _ = make_project()
+    command.run("score", project)
+
+    found = imported("queue", project, environment=environment)
+
+    assert "label_studio_sdk" in found
+    assert not found & SLOW

@@ -24,7 +24,8 @@ from backend.loop.pool_store import PoolStore
 from backend.loop.ranked_pool import RankedPool, Standing
 from backend.loop.scoring import crop_view
 from backend.loop.store import IMAGE_VIEW, ScoredTask, Store
-from backend.settings import STRATEGIES, Settings
+from backend.settings import Settings
+from backend.strategies import STRATEGIES
 from backend.uncertainty import ImageScores
 
 

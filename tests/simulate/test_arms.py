@@ -6,8 +6,9 @@ from numpy.typing import NDArray
 
 from backend.errors import SimulationError
 from backend.loop.store import ScoreColumns
-from backend.settings import STRATEGIES, load_settings
+from backend.settings import load_settings
 from backend.simulate.arms import ARMS, PoolView, check_arms, crops_of, fixed_order, order_by_model
+from backend.strategies import STRATEGIES
 
 BY_MODEL = [arm for arm in ARMS if not arm.startswith("random")]
 

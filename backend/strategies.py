@@ -1,0 +1,88 @@
+"""What a queue can be ordered by: the strategies, and the weights of the measures.
+
+Needs no numpy, so that the command line, which names them, starts at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Literal
+
+from backend.errors import ScoreError
+
+STRATEGIES: dict[str, str] = {
+    "diverse_uncertainty": "combined uncertainty, weighed by class, spread over what images show",
+    "diversity": "only the spread: farthest first from what is labelled",
+    "combined": "weighted mean of the three uncertainty scores, no spread",
+    "lowest_confidence": "1 - the best class score of a box, no spread",
+    "margin_sampling": "the gap between the best two classes, or class and background, no spread",
+    "entropy": "binary entropy of the best class score, no spread",
+    "random": "a random order, reproducible: the yardstick the others are held against",
+}
+Strategy = Literal[
+    "diverse_uncertainty",
+    "diversity",
+    "combined",
+    "lowest_confidence",
+    "margin_sampling",
+    "entropy",
+    "random",
+]
+
+DEFAULT_WEIGHTS: Mapping[str, float] = MappingProxyType(
+    {"lowest_confidence": 1.0, "margin_sampling": 1.0, "entropy": 1.0}
+)
+"""The measures of `backend/uncertainty.py`; each counts the same."""
+
+
+def parse_weights(text: str) -> dict[str, float]:
+    """Read the weights of the measures from a setting such as "lowest_confidence=1,entropy=2".
+
+    Measures that are not named get 0. A blank text gives `DEFAULT_WEIGHTS`.
+
+    Args:
+        text: `name=number` pairs with commas between them; spaces do not matter.
+
+    Returns:
+        A weight for every measure.
+
+    Raises:
+        ScoreError: a pair is malformed, a name is unknown or given twice, a number is negative or
+            not finite, or all are 0.
+
+    >>> parse_weights("entropy=2, lowest_confidence=1")
+    {'lowest_confidence': 1.0, 'margin_sampling': 0.0, 'entropy': 2.0}
+    """
+    if not text.strip():
+        return dict(DEFAULT_WEIGHTS)
+    given: dict[str, float] = {}
+    for pair in text.split(","):
+        name, equals, number = (part.strip() for part in pair.partition("="))
+        if not equals:
+            raise ScoreError(f"weight {pair.strip()!r} is not of the form name=number")
+        if name in given:
+            raise ScoreError(f"weight of {name!r} is given twice: give it once")
+        try:
+            given[name] = float(number)
+        except ValueError:
+            raise ScoreError(f"weight of {name!r} must be a number, not {number!r}") from None
+    check_weights(given, known=DEFAULT_WEIGHTS)
+    return {name: given.get(name, 0.0) for name in DEFAULT_WEIGHTS}
+
+
+def check_weights(weights: Mapping[str, float], *, known: Collection[str]) -> None:
+    """Refuse weights that cannot be used.
+
+    Raises:
+        ScoreError: a weight is negative, not finite, or for a name that is not `known`; or all
+            are 0.
+    """
+    for name, weight in weights.items():
+        if name not in known:
+            raise ScoreError(f"weight for unknown score {name!r}: use one of {', '.join(known)}")
+        if not (math.isfinite(weight) and weight >= 0):
+            raise ScoreError(f"weight of {name!r} must be finite and at least 0, not {weight}")
+    if not any(weights.values()):
+        raise ScoreError(f"every weight is 0: give at least one of {', '.join(known)} more")

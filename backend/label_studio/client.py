@@ -23,6 +23,7 @@ from backend.label_studio.records import (
     WebhookInfo,
 )
 from backend.label_studio.task_reading import TaskReading
+from backend.label_studio.transport import RefusedError
 
 __all__ = ["UNCERTAINTY_SAMPLING", "ProjectInfo", "Studio", "TaskRef"]
 
@@ -46,6 +47,21 @@ class Studio(TaskReading):
         with self._speaking("asking who the token belongs to"):
             user = self._sdk.users.whoami()
             return UserInfo(id=user.id, email=user.email or "")
+
+    def edition(self) -> str:
+        """Label Studio's edition: "Community" or "Enterprise"; "" where it does not say."""
+        answer = self._get("/api/version", "asking for the edition")
+        return str(answer.get("edition") or "") if isinstance(answer, dict) else ""
+
+    def member_count(self, project_id: int) -> int | None:
+        """How many members a project has; None: this edition does not say."""
+        path = f"/api/projects/{project_id}/members/"
+        try:
+            return len(self._get(path, "reading the members", project_id))
+        except RefusedError as error:
+            if error.status in (403, 404):
+                return None
+            raise
 
     def version(self) -> str:
         """Label Studio's version, as in "1.23.2"."""

@@ -7,43 +7,25 @@ rest could only repeat the same news.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 from backend.errors import AccessError, HardestFirstError, LabelConfigError, LabelStudioError
-from backend.label_studio.client import UNCERTAINTY_SAMPLING, Studio
+from backend.label_studio.client import Studio
+from backend.label_studio.findings import Finding, fail, failed, ok, warn
 from backend.label_studio.images import ImageSource
 from backend.label_studio.label_map import LabelMap, listed
 from backend.label_studio.records import BackendInfo, ProjectInfo, TaskRef
+from backend.label_studio.serving_checks import check_order, check_serving
 from backend.label_studio.versions import is_ours
 from backend.label_studio.webhooks import is_own_server, reports_answers
 from backend.settings import Settings
 
-Level = Literal["ok", "warn", "fail"]
 ImageProbe = Callable[[TaskRef, str], object]
+OrderProbe = Callable[[ProjectInfo], list[Finding]]
 
-RANK_AGAIN = "rank the project again: publishing sets it"
 OPEN_PRIVATE_NETWORKS = (
     "set LABEL_STUDIO_USE_DEFAULT_BANNED_SUBNETS=false in Label Studio's environment (since 1.23 "
     "it calls no private address otherwise) and connect the backend again"
 )
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
-
-    Args:
-        check: what, in a word or two.
-        level: "ok", "warn" (works, but not as well as it could) or "fail".
-        message: what was found, one line.
-        remedy: the one thing to do; "" where there is nothing to do.
-    """
-
-    check: str
-    level: Level
-    message: str
-    remedy: str = ""
 
 
 def diagnose(
@@ -52,15 +34,23 @@ def diagnose(
     *,
     class_names: Sequence[str] | None = None,
     own_url: str | None = None,
+    order_probe: OrderProbe | None = None,
 ) -> list[Finding]:
     """`examine`, for settings that may not even make a connection."""
     try:
         studio = Studio.from_settings(settings)
     except HardestFirstError as error:
         check = "token" if isinstance(error, AccessError) else "address"
-        return [_failed(check, error)]
+        return [failed(check, error)]
     with studio:
-        return examine(studio, settings, project_id, class_names=class_names, own_url=own_url)
+        return examine(
+            studio,
+            settings,
+            project_id,
+            class_names=class_names,
+            own_url=own_url,
+            order_probe=order_probe,
+        )
 
 
 def examine(
@@ -71,6 +61,7 @@ def examine(
     class_names: Sequence[str] | None = None,
     image_probe: ImageProbe | None = None,
     own_url: str | None = None,
+    order_probe: OrderProbe | None = None,
 ) -> list[Finding]:
     """Look at everything the loop needs of Label Studio.
 
@@ -82,47 +73,59 @@ def examine(
         image_probe: fetches (and perhaps decodes) the image in a field of a task, or raises;
             None: fetch only.
         own_url: where Label Studio reaches this backend; None: whatever is connected is taken.
+        order_probe: what else is known of an order that is live and looks right.
     """
     findings, connected = _connection(studio)
     if not connected or project_id is None:
         return findings
     try:
         project = studio.project(project_id)
-        findings.append(_ok("project", f'Project {project.id} "{project.title}"'))
-        findings += _tasks(studio, project)
+        findings.append(ok("project", f'Project {project.id} "{project.title}"'))
         label_findings, data_field = _labels(project, class_names)
         findings += label_findings
-        if data_field:
-            findings += _image(studio, settings, project, data_field, image_probe)
+        if data_field is None:
+            return findings
+        findings += _tasks(project)
+        if project.task_count == 0:
+            return findings
+        findings += _image(studio, settings, project, data_field, image_probe)
         backends = studio.backends(project_id, refresh=True)
-        findings += _order(studio, project, backends)
-        findings += _queueing(project)
+        order = check_order(studio, project, backends)
+        if order_probe is not None and all(finding.level == "ok" for finding in order):
+            order = order_probe(project) or order
+        findings += order
+        findings += check_serving(studio, project)
         findings += _backend(backends, settings, project, own_url)
         findings += _webhook(studio, project_id, backends)
     except LabelStudioError as error:
-        findings.append(_failed("project", error))
+        findings.append(failed("project", error))
     return findings
 
 
 def _connection(studio: Studio) -> tuple[list[Finding], bool]:
     try:
-        version = studio.version()
+        version, edition = studio.version(), studio.edition()
     except LabelStudioError as error:
-        return [_failed("address", error)], False
-    findings = [_ok("address", f"Label Studio {version} answers at {studio.url}")]
+        return [failed("address", error)], False
+    findings = [
+        ok(
+            "address",
+            f"Label Studio {version}{edition and f' ({edition})'} answers at {studio.url}",
+        )
+    ]
     try:
         user = studio.whoami()
     except LabelStudioError as error:
-        return [*findings, _failed("token", error)], False
+        return [*findings, failed("token", error)], False
     kind = "Personal access token" if studio.auth.kind == "personal" else "Legacy token"
-    return [*findings, _ok("token", f"{kind} of {user.email}")], True
+    return [*findings, ok("token", f"{kind} of {user.email}")], True
 
 
-def _tasks(studio: Studio, project: ProjectInfo) -> list[Finding]:
+def _tasks(project: ProjectInfo) -> list[Finding]:
     if project.task_count == 0:
-        return [_warn("tasks", "The project has no tasks", "import images")]
+        return [warn("tasks", "The project has no tasks", "import images")]
     left = project.task_count - project.labelled_count
-    return [_ok("tasks", f"{project.task_count} tasks, {left} of them without an annotation")]
+    return [ok("tasks", f"{project.task_count} tasks, {left} of them without an annotation")]
 
 
 def _labels(
@@ -132,22 +135,22 @@ def _labels(
     try:
         mapped = LabelMap.build(project.label_config, class_names or ())
     except LabelConfigError as error:
-        return [_failed("labels", error)], None
+        return [failed("labels", error)], None
     field = mapped.control.data_field
     if class_names is None:
-        return [_ok("labels", f"RectangleLabels {mapped.control.from_name!r}")], field
+        return [ok("labels", f"RectangleLabels {mapped.control.from_name!r}")], field
     if not mapped.labels:
-        finding = _fail(
+        finding = fail(
             "labels",
             f"No class of the model is a label of the project: no boxes are shown. The model has "
             f"{listed(class_names)}; the project has {listed(mapped.unmapped_labels)}",
             'name the class in a label, as in <Label value="Car" predicted_values="car,truck"/>',
         )
         return [finding], field
-    findings = [_ok("labels", f"{len(mapped.labels)} classes have a label")]
+    findings = [ok("labels", f"{len(mapped.labels)} classes have a label")]
     for line in mapped.warnings():
         message, _, remedy = line.partition("; ")
-        findings.append(_warn("labels", message, remedy))
+        findings.append(warn("labels", message, remedy))
     return findings, field
 
 
@@ -172,60 +175,10 @@ def _image(
     try:
         (probe or source.fetch_task)(task, data_field)
     except HardestFirstError as error:
-        return [_failed("images", error)]
+        return [failed("images", error)]
     finally:
         source.close()
-    return [_ok("images", f"The image of task {task.id} can be fetched")]
-
-
-def _order(studio: Studio, project: ProjectInfo, backends: Sequence[BackendInfo]) -> list[Finding]:
-    findings = []
-    if project.sampling != UNCERTAINTY_SAMPLING:
-        findings.append(_warn("order", f"The project samples by {project.sampling!r}", RANK_AGAIN))
-    current = project.model_version
-    count = studio.model_versions(project.id).get(current, 0) if current else 0
-    if not current:
-        findings.append(_warn("order", "No order was published yet", RANK_AGAIN))
-    elif current in {backend.title for backend in backends}:
-        findings.append(
-            _fail(
-                "order",
-                f"The project's model version is {current!r}, the title of an ML backend: tasks "
-                "come at random and every next task waits for the model",
-                RANK_AGAIN,
-            )
-        )
-    elif count == 0:
-        message = f"The project's model version {current} has no predictions: tasks come at random"
-        findings.append(_fail("order", message, RANK_AGAIN))
-    elif not is_ours(current):
-        message = f"The project's model version {current} was not published by this backend"
-        findings.append(_warn("order", message, RANK_AGAIN))
-    elif not findings:
-        findings.append(_ok("order", f"{current} is served, {count} tasks long"))
-    return findings
-
-
-def _queueing(project: ProjectInfo) -> list[Finding]:
-    findings = []
-    if project.maximum_annotations > 1:
-        findings.append(
-            _warn(
-                "overlap",
-                f"Every task wants {project.maximum_annotations} annotations: Label Studio first "
-                "serves begun tasks, at random",
-                "set Annotations per task to 1 in the project's settings under Quality",
-            )
-        )
-    if not project.show_predictions:
-        findings.append(
-            _warn(
-                "boxes",
-                "Annotators are not shown the model's boxes",
-                "switch on Use predictions to prelabel tasks, in Settings > Annotation",
-            )
-        )
-    return findings
+    return [ok("images", f"The image of task {task.id} can be fetched")]
 
 
 def _backend(
@@ -237,7 +190,7 @@ def _backend(
     where = own_url or "this backend's address"
     if not backends:
         return [
-            _warn(
+            warn(
                 "backend",
                 "No ML backend is connected: the order is served, but new answers only arrive by "
                 "polling",
@@ -247,7 +200,7 @@ def _backend(
     ours = [b for b in backends if own_url is None or _same_url(b.url, own_url)]
     if not ours:
         message = f"An ML backend is connected at {backends[0].url}, but not this one"
-        return [_warn("backend", message, f"connect {where} under Settings > Model")]
+        return [warn("backend", message, f"connect {where} under Settings > Model")]
     mine = ours[0]
     wants_password = bool(settings.basic_auth_user)
     if mine.state != "Connected":
@@ -258,14 +211,14 @@ def _backend(
             f"{mine.error_message or 'if it runs there already, ' + OPEN_PRIVATE_NETWORKS}"
         )
         message = f"The ML backend {mine.title!r} at {mine.url} is {mine.state.lower()}"
-        return [_fail("backend", message, remedy)]
-    findings = [_ok("backend", f"{mine.title!r} at {mine.url} is connected")]
+        return [fail("backend", message, remedy)]
+    findings = [ok("backend", f"{mine.title!r} at {mine.url} is connected")]
     if len(backends) > 1:
         message = f"{len(backends)} ML backends are connected; Label Studio asks only one"
-        findings.append(_warn("backend", message, "disconnect the others"))
+        findings.append(warn("backend", message, "disconnect the others"))
     if is_ours(project.model_version) and mine.model_version != project.model_version:
         findings.append(
-            _warn(
+            warn(
                 "backend",
                 f"The ML backend answers with version {mine.model_version or 'none'}, but "
                 f"{project.model_version} is served: the tab sorts by the wrong one",
@@ -283,7 +236,7 @@ def _webhook(studio: Studio, project_id: int, backends: Sequence[BackendInfo]) -
     unheard = [h for h in hooks if not h.sends_payload and is_own_server(h.url) is False]
     if unheard:
         return [
-            _warn(
+            warn(
                 "webhook",
                 f"The webhook to {unheard[0].url} is sent without payload, which only `python -m "
                 "backend serve` understands: new answers only arrive by polling",
@@ -291,40 +244,22 @@ def _webhook(studio: Studio, project_id: int, backends: Sequence[BackendInfo]) -
             )
         ]
     if any(reports_answers(hook) for hook in hooks):
-        return [_ok("webhook", "Label Studio reports answers as they come")]
+        return [ok("webhook", "Label Studio reports answers as they come")]
     if hooks:
         return [
-            _warn(
+            warn(
                 "webhook",
                 f"The webhook to {hooks[0].url} is off or leaves out events or payload",
                 "activate it with payload, for all actions, under Settings > Webhooks",
             )
         ]
     return [
-        _warn(
+        warn(
             "webhook",
             "Label Studio made no webhook for the ML backend: new answers only arrive by polling",
             OPEN_PRIVATE_NETWORKS,
         )
     ]
-
-
-def _ok(check: str, message: str) -> Finding:
-    return Finding(check, "ok", message)
-
-
-def _warn(check: str, message: str, remedy: str) -> Finding:
-    return Finding(check, "warn", message, remedy)
-
-
-def _fail(check: str, message: str, remedy: str) -> Finding:
-    return Finding(check, "fail", message, remedy)
-
-
-def _failed(check: str, error: Exception) -> Finding:
-    """Our errors read "what is wrong: what to do": split at the last colon that is no address."""
-    message, separator, remedy = str(error).rpartition(": ")
-    return Finding(check, "fail", message, remedy) if separator else Finding(check, "fail", remedy)
 
 
 def _same_url(one: str, other: str) -> bool:

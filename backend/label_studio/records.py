@@ -23,6 +23,10 @@ class ProjectInfo:
         show_predictions: whether annotators see predictions at all.
         task_count: tasks in it.
         labelled_count: tasks with at least one annotation.
+        ground_truth_first: whether tasks with a ground truth come before the order.
+        overlap_first: whether tasks that want several annotations do.
+        agreement_threshold: the agreement below which labelled tasks come back, as Enterprise has
+            it; "" for none.
     """
 
     id: int
@@ -34,6 +38,9 @@ class ProjectInfo:
     show_predictions: bool
     task_count: int
     labelled_count: int
+    ground_truth_first: bool = False
+    overlap_first: bool = False
+    agreement_threshold: str = ""
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> ProjectInfo:
@@ -48,6 +55,12 @@ class ProjectInfo:
             show_predictions=row.get("show_collab_predictions") is not False,
             task_count=row.get("task_number") or 0,
             labelled_count=row.get("num_tasks_with_annotations") or 0,
+            # The second name is that of older releases.
+            ground_truth_first=bool(
+                row.get("annotator_evaluation_enabled", row.get("show_ground_truth_first"))
+            ),
+            overlap_first=bool(row.get("show_overlap_first")),
+            agreement_threshold=str(row.get("agreement_threshold") or ""),
         )
 
 

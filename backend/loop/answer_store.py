@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 
 from backend.loop import tables
 from backend.loop.database import Database, utc
@@ -92,6 +92,23 @@ class AnswerStore:
             .where(c.project_id == project_id, c.was_cancelled.is_(False))
             .distinct()
         )
+        with self._database.begin() as connection:
+            return set(connection.scalars(query))
+
+    def in_order_of_answering(self, project_id: int) -> list[int]:
+        """The tasks with an answer or a skip, first answered first."""
+        c = tables.answers.c
+        first = func.min(c.annotation_id)  # Label Studio numbers them as they come
+        query = (
+            select(c.task_id).where(c.project_id == project_id).group_by(c.task_id).order_by(first)
+        )
+        with self._database.begin() as connection:
+            return list(connection.scalars(query))
+
+    def annotators(self, project_id: int) -> set[int | None]:
+        """Who answered; None: somebody who is unknown."""
+        c = tables.answers.c
+        query = select(c.annotator).where(c.project_id == project_id).distinct()
         with self._database.begin() as connection:
             return set(connection.scalars(query))
 

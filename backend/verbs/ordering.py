@@ -138,7 +138,8 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Say what is wrong with the set-up, and the one thing to do about it."""
-    from backend.loop.assembly import examine_setup
+    from backend.label_studio.findings import next_step
+    from backend.loop.examination import examine_setup
 
     findings = examine_setup(settings_with(), project_id)
     if as_json:
@@ -154,6 +155,10 @@ def doctor(
             say(f"{finding.check}: {finding.message}", mark=mark, style=style)
             if finding.remedy:
                 say(f"     -> {finding.remedy}")
+        step = next_step(findings)
+        if not step and project_id is None:
+            step = "run `python -m backend doctor PROJECT`: the number in the project's address"
+        say(f"next: {step}" if step else "nothing to do")
     if any(finding.level == "fail" for finding in findings):
         raise typer.Exit(1)
 

@@ -1,4 +1,4 @@
-"""A connected ML backend: the tab, the doctor, and what Label Studio asks and takes."""
+"""A connected ML backend: the tab, and what Label Studio asks and takes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import json
 
 import pytest
 
-from backend.label_studio.doctor import diagnose, examine
 from backend.label_studio.protocol import WebhookEvent, parse_webhook
 from backend.label_studio.publish import RankedTask, fresh_version, publish
 from backend.label_studio.tabs import ORDERING, TITLE, ensure_tab, find_tab
-from backend.settings import load_settings
 from tests.label_studio.conftest import WebServer, reply
 
 
@@ -176,108 +174,3 @@ def test_label_studio_makes_a_webhook_and_reports_annotations(make_project, owne
     owner.submit(owner.next_task(project.id))
 
     assert WebhookEvent("ANNOTATION_CREATED", project.id) in heard
-
-
-def findings_by_check(findings):
-    found = {}
-    for finding in findings:
-        found.setdefault(finding.check, []).append(finding)
-    return found
-
-
-@pytest.fixture
-def settings(label_studio, tmp_path):
-    return load_settings(
-        label_studio_url=label_studio.url,
-        label_studio_api_key=label_studio.admin.personal_token,
-        data_dir=tmp_path,
-    )
-
-
-def test_the_doctor_finds_nothing_to_do(studio, settings, make_project, owner, web):
-    project = make_project(tasks=2)
-    version = fresh_version()
-    publish(studio, project.id, ranked(project.task_ids), version=version)
-    be_a_backend(web, version)
-    connect(owner, project, web)
-
-    findings = examine(
-        studio,
-        settings,
-        project.id,
-        class_names=["rbc", "WBC"],
-        image_probe=lambda task, field: None,
-        own_url=web.url,
-    )
-
-    assert {finding.level for finding in findings} == {"ok"}, findings
-    assert set(findings_by_check(findings)) >= {
-        *("address", "token", "project", "tasks", "labels", "images", "order", "backend"),
-        "webhook",
-    }
-
-
-def test_the_doctor_names_each_trouble_with_its_remedy(studio, settings, make_project, owner, web):
-    project = make_project(tasks=1, maximum_annotations=2)
-    be_a_backend(web, "v1")
-    connect(owner, project, web)
-    owner.call("PATCH", f"/api/projects/{project.id}/", json={"model_version": "Our model"})
-    for hook in studio.webhooks(project.id):
-        owner.call("DELETE", f"/api/webhooks/{hook.id}/")
-    del web.answers["/setup"]
-
-    findings = findings_by_check(
-        examine(studio, settings, project.id, class_names=["Platelets", "RBC"])
-    )
-
-    order = findings["order"]
-    assert [finding.level for finding in order] == ["warn", "fail"]
-    assert "title of an ML backend" in order[1].message
-    assert [f.level for f in findings["labels"]] == ["ok", "warn", "warn"]
-    assert "Platelets" in findings["labels"][1].message
-    assert "WBC" in findings["labels"][2].message
-    assert findings["images"][0].level == "fail"  # images.example does not exist
-    assert findings["overlap"][0].level == "warn"
-    assert findings["backend"][0].level == "fail"
-    assert findings["webhook"][0].level == "warn"
-    for finding in (f for group in findings.values() for f in group if f.level != "ok"):
-        assert finding.remedy
-        assert "\n" not in finding.message + finding.remedy
-
-
-def test_the_doctor_of_a_bare_project(studio, settings, make_project):
-    choices = '<Choices name="c" toName="t"><Choice value="a"/></Choices>'
-    bare = f'<View><Text name="t" value="$text"/>{choices}</View>'
-    findings = findings_by_check(examine(studio, settings, make_project(config=bare).id))
-
-    assert findings["tasks"][0].level == "warn"
-    assert findings["labels"][0].level == "fail"
-    assert "RectangleLabels" in findings["labels"][0].message
-    assert findings["order"][-1].message == "No order was published yet"
-    assert findings["backend"][0].level == "warn"
-
-
-@pytest.mark.parametrize(
-    ("change", "check", "word"),
-    [
-        ({"label_studio_api_key": ""}, "token", "LABEL_STUDIO_API_KEY"),
-        ({"label_studio_api_key": "0123456789"}, "token", "legacy tokens"),
-        ({"label_studio_url": "http://127.0.0.1:9"}, "address", "No Label Studio answers"),
-    ],
-)
-def test_the_doctor_stops_where_nothing_can_be_asked(settings, change, check, word):
-    finding = diagnose(settings.model_copy(update=_secret(change)), 1)[-1]
-
-    assert (finding.check, finding.level) == (check, "fail")
-    assert word in f"{finding.message}: {finding.remedy}"
-
-
-def _secret(change):
-    return load_settings(**change).model_dump(include=set(change))
-
-
-def test_the_doctor_and_a_project_that_is_not_there(studio, settings):
-    finding = examine(studio, settings, 999_999)[-1]
-
-    assert (finding.check, finding.level) == ("project", "fail")
-    assert "Project 999999" in finding.message

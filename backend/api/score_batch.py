@@ -44,7 +44,7 @@ class QueuedImage(BaseModel):
     scores: Measures
     rank: int = Field(ge=1, description="Its place in the order of serving, 1 = next.")
     picked_at_random: bool = Field(description="It is of the random share: its rank is chance.")
-    thumbnail: str = Field(description="Path of a small JPEG on this server.")
+    thumbnail: str = Field(description="Address of a small JPEG, on this server.")
 
 
 class ScoreBatch(BaseModel):
@@ -117,7 +117,9 @@ def score_batch(
         found = ask() if job.state == DONE else None
         if found is None:
             return _under_way(job, home)
-    images = [_image(task, home) for task in found.pool.tasks(limit)]
+    # Whole addresses: clients open a thumbnail as it is.
+    base = str(request.url.replace(path=home, query=""))
+    images = [_image(task, base) for task in found.pool.tasks(limit)]
     if sort == "uncertainty_score":
         images.sort(key=lambda image: (image.uncertainty_score, image.rank))
     return _batch(services, found, images)
@@ -151,7 +153,7 @@ def _batch(services: Services, found: FreshPool, images: list[QueuedImage]) -> S
     )
 
 
-def _image(task: RankedTask, home: str) -> QueuedImage:
+def _image(task: RankedTask, base: str) -> QueuedImage:
     scores = {name: round(score, _DECIMALS) for name, score in asdict(task.scores).items()}
     return QueuedImage(
         image_id=task.task_id,
@@ -159,5 +161,5 @@ def _image(task: RankedTask, home: str) -> QueuedImage:
         scores=Measures(**scores),
         rank=task.rank,
         picked_at_random=task.picked_at_random,
-        thumbnail=f"{home}/thumbnail/{task.task_id}",
+        thumbnail=f"{base}/thumbnail/{task.task_id}",
     )

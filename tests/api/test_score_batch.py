@@ -220,7 +220,8 @@ def test_thumbnails_lie_under_the_prefix_that_was_called(
     scored(3)
     answer = server.http.get(f"{prefix}/score-batch", params={"project_id": 3, "limit": 1})
     image = answer.json()["queue"][0]
-    assert image["thumbnail"] == f"{prefix}/thumbnail/{image['image_id']}"
+    assert image["thumbnail"] == f"{server.url}{prefix}/thumbnail/{image['image_id']}"
+    assert server.http.get(image["thumbnail"]).status_code != 404
 
 
 def test_the_answer_tells_what_it_stands_on(server: Server, scored: Callable[..., Pool]) -> None:

@@ -35,7 +35,8 @@ def run_demo(*, wait: bool, rounds: int, model: str | None, images: Path | None)
     Args:
         wait: stay up until Ctrl-C; otherwise check the served order and stop.
         rounds: how many rounds of the loop a simulated annotator plays first.
-        model: a detector of the user's own: a file, or an official Ultralytics name.
+        model: a detector of the user's own: a file, an OpenVINO folder, or an official Ultralytics
+            name.
         images: a folder of the user's own images.
     """
     # Told to stop, it must stop what it started.
@@ -111,9 +112,13 @@ def draw_pool(folder: Path) -> list[Path]:
 def _own_model(model: str) -> dict[str, str]:
     folder = WORK / "models"
     folder.mkdir(exist_ok=True)
-    path = Path(model)
-    if path.is_file():
-        shutil.copy(path, folder / path.name)
+    path = Path(model).resolve()
+    there = folder / path.name
+    if path.is_dir() and not list(path.glob("*.xml")):
+        raise DemoError(f"{model} holds no OpenVINO model: name a folder with its .xml and .bin")
+    if path.exists() and path != there.resolve():
+        shutil.rmtree(there, ignore_errors=True)
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, there)
     chosen = {"MODEL": path.name, "MODEL_DIR": str(folder)}
     if not {"ENCODER", "CLIP_MODEL", "CLIP_PRETRAINED"} & os.environ.keys():
         note(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from backend.errors import WeightsError
 from backend.vision.openvino_import import import_openvino
 
 _DEFAULT_SIZE = 640
+# The first convolution of the head's box branch at each scale, as torch, or ONNX, calls it.
+_HEAD = re.compile(r"model\.\d+[./].*cv2\.(\d)\.0[./]conv")
 _HOW_TO_EXPORT = "export it again from the .pt with `yolo export ... format=openvino dynamic=True`"
 
 
@@ -19,16 +22,19 @@ class ForeignExport:
     """A detector that was exported elsewhere.
 
     Args:
-        model: an `openvino.Model` that takes (1, 3, H, W) uint8 and gives (1, 4 + C, A).
+        model: an `openvino.Model` that takes (1, 3, H, W) uint8 and gives (1, 4 + C, A), and
+            (1, F) features where it has any.
         class_names: (C,) names.
         canvas: (width, height) in pixels of its input.
         stride: multiple to which padding may be cut, or None where its shape is fixed.
+        has_features: whether what its head works on was found in it.
     """
 
     model: Any
     class_names: tuple[str, ...]
     canvas: tuple[int, int]
     stride: int | None
+    has_features: bool
 
 
 def read_foreign(path: Path) -> ForeignExport:
@@ -51,7 +57,8 @@ def read_foreign(path: Path) -> ForeignExport:
     names = _class_names(facts, path.name)
     _check_is_raw(model, facts, len(names), path.name)
     canvas, stride = _input(model, facts, path.name)
-    return ForeignExport(_with_uint8_input(model), names, canvas, stride)
+    has_features = _add_features(model)
+    return ForeignExport(_with_uint8_input(model), names, canvas, stride, has_features)
 
 
 def _model_file(path: Path) -> Path:
@@ -140,6 +147,25 @@ def _input(model: Any, facts: dict[str, Any], name: str) -> tuple[tuple[int, int
     size = facts.get("imgsz", _DEFAULT_SIZE)
     height, width = size if isinstance(size, list | tuple) else (size, size)
     return (int(width), int(height)), int(facts.get("stride", 32))
+
+
+def _add_features(model: Any) -> bool:
+    """Add what the head works on as a second output, pooled; False: it cannot be found.
+
+    The same features as those of a checkpoint; see `yolo.read_checkpoint`.
+    """
+    from openvino import opset13
+
+    scales = {}
+    for node in model.get_ordered_ops():
+        found = _HEAD.search(node.get_friendly_name())
+        if found and "Convolution" in node.get_type_name():
+            scales[int(found[1])] = node.input_value(0)
+    if not scales:
+        return False
+    pooled = [opset13.reduce_mean(scales[index], [2, 3]) for index in sorted(scales)]
+    model.add_results([opset13.result(opset13.concat(pooled, axis=1))])
+    return True
 
 
 def _with_uint8_input(model: Any) -> Any:

@@ -82,7 +82,7 @@ class YoloDetector:
 
     @property
     def has_features(self) -> bool:
-        """Whether `features` can be had: exports of others only hold the boxes."""
+        """Whether `features` can be had: not every export of others has them."""
         return self._has_features
 
     def prepare(self, picture: Picture) -> Prepared:
@@ -119,7 +119,7 @@ class YoloDetector:
     def _require_features(self) -> None:
         if not self._has_features:
             raise WeightsError(
-                "this export holds no features, only boxes: with ENCODER=detector set MODEL to the "
+                "no features are found in this export: with ENCODER=detector set MODEL to the "
                 ".pt it was made from, or use ENCODER=openclip"
             )
 
@@ -147,7 +147,7 @@ def load_detector(
             weights_hash=weights_hash,
             class_names=foreign.class_names,
             spec=InputSpec(foreign.canvas, foreign.stride),
-            has_features=False,
+            has_features=foreign.has_features,
             options=options,
         )
     engine: Engine

@@ -71,8 +71,29 @@ def test_a_fixed_shape_is_filled_and_a_dynamic_one_cut(
     assert dynamic.prepare(wide).pixels.shape == (3, 64, 96)
 
 
-def test_features_are_refused_with_the_remedy(onnx_file: Path, tmp_path: Path) -> None:
-    detector = load_detector(onnx_file, device="cpu", export_dir=tmp_path)
+@pytest.mark.parametrize("kind", ["onnx_file", "openvino_folder"])
+def test_features_are_those_of_the_checkpoint(
+    kind: str, request: pytest.FixtureRequest, detector: YoloDetector, tmp_path: Path
+) -> None:
+    exported = load_detector(request.getfixturevalue(kind), device="cpu", export_dir=tmp_path)
+    prepared = exported.prepare(PICTURE)
+    [row] = DetectorEncoder(exported).encode([prepared.pixels])
+    [expected] = detector.features([detector.prepare(PICTURE).pixels])
+    assert row.shape == expected.shape
+    assert float(row @ expected) > 0.9999
+    detections, rows = exported.detect_with_features([prepared])
+    assert len(detections[0]) > 5
+    assert np.allclose(rows[0], row, atol=1e-6)
+
+
+def test_features_that_are_not_found_are_refused_with_the_remedy(
+    openvino_folder: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "renamed"
+    shutil.copytree(openvino_folder, copy)
+    [graph] = copy.glob("*.xml")
+    graph.write_text(graph.read_text().replace("cv2", "layer"))
+    detector = load_detector(copy, device="cpu", export_dir=tmp_path)
     with pytest.raises(WeightsError, match="ENCODER=openclip"):
         DetectorEncoder(detector)
 

@@ -152,7 +152,12 @@ class Workshop:
         # A repeated attempt may ask again: there is one waiting job of a kind at most.
         self.submit(POLL, project_id)
         self.submit(CLEAN_UP, project_id)
-        return {"round": row.round, "version": row.version, "promoted": row.promoted}
+        return {
+            "round": row.round,
+            "version": row.version,
+            "promoted": row.promoted,
+            "reason": row.reason,
+        }
 
     def _refuse_unjudged(self, project: ProjectInfo) -> None:
         reason = why_not_judged(self.settings, self.studio, self.store, project)

@@ -174,10 +174,7 @@ def rectangle_controls(config: str) -> list[RectangleControl]:
                 )
             )
     if not usable:
-        raise LabelConfigError(
-            f"RectangleLabels {controls[0].name!r} is on no Image with one picture a task "
-            f'(value="$field"): use a config such as {EXAMPLE}'
-        )
+        raise LabelConfigError(_not_usable(controls, interface))
     return usable
 
 
@@ -188,7 +185,34 @@ def _no_control(interface: Any) -> str:
             "The label config draws with Rectangle and names with Labels: this backend needs the "
             f"two in one, as {EXAMPLE}"
         )
+    if tags:
+        return _not_supported(interface.controls, interface)
     return f"The label config has no RectangleLabels: add {EXAMPLE}"
+
+
+def _not_usable(controls: Sequence[Any], interface: Any) -> str:
+    """Why none of these RectangleLabels can be used."""
+    tags = {found.name: found.tag for found in interface.objects}
+    on_other = {tags.get(name, "Image") for control in controls for name in control.to_name or []}
+    if on_other and "Image" not in on_other:
+        return _not_supported(controls, interface)
+    return (
+        f"RectangleLabels {controls[0].name!r} is on no Image with one picture a task "
+        f'(value="$field"): use a config such as {EXAMPLE}'
+    )
+
+
+def _not_supported(controls: Sequence[Any], interface: Any) -> str:
+    tags = {found.name: found.tag for found in interface.objects}
+    kinds = {
+        f"{control.tag} on {tags[name]}" if name in tags else control.tag
+        for control in controls
+        for name in control.to_name or [""]
+    }
+    return (
+        f"The project labels with {listed(sorted(kinds))}: this backend only supports boxes on "
+        f"images; name a project with a config such as {EXAMPLE}"
+    )
 
 
 def _field_of(image: Any) -> str:

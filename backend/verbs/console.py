@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +18,9 @@ from backend.plain_text import visible
 
 if TYPE_CHECKING:
     from backend.settings import Settings
+
+
+ShowProgress = Callable[[str, int, int], None]
 
 
 class PlainConsole(Console):
@@ -76,11 +81,15 @@ def _settings(options: dict[str, Any]) -> Settings:
 
 
 @contextmanager
-def progress_bars(*, speed_seconds: float = 30) -> Iterator[Any]:
-    """A function (what, done, total) that draws bars on stderr.
+def progress_bars(*, speed_seconds: float = 30) -> Iterator[ShowProgress]:
+    """A function (what, done, total) that shows how far things are, on stderr.
 
-    The time left is told by the speed over the last `speed_seconds`.
+    A terminal gets bars, whose time left goes by the speed over the last `speed_seconds`; a file
+    gets a line a minute, and one at the end of each phase.
     """
+    if not errors.is_terminal:
+        yield ProgressLines()
+        return
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -104,6 +113,37 @@ def progress_bars(*, speed_seconds: float = 30) -> Iterator[Any]:
             progress.update(bars[what], completed=done, total=total)
 
         yield show
+
+
+class ProgressLines:
+    """Progress as lines, each at least `pause_s` after the last; the end of a phase at once.
+
+    Args:
+        pause_s: seconds between two lines.
+        clock: gives the time in seconds.
+    """
+
+    def __init__(self, pause_s: float = 60, clock: Callable[[], float] = time.monotonic) -> None:
+        self._pause_s = pause_s
+        self._clock = clock
+        self._began: dict[str, tuple[float, int]] = {}
+        self._ended: set[str] = set()
+        self._said_at = clock()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Say so, where it is time to."""
+        now = self._clock()
+        began_at, began_with = self._began.setdefault(what, (now, done))
+        ends = 0 < total <= done and what not in self._ended
+        if not ends and now - self._said_at < self._pause_s:
+            return
+        if ends:
+            self._ended.add(what)
+        self._said_at = now
+        steps = done - began_with
+        left = (now - began_at) / steps * (total - done) if steps > 0 else 0
+        when = f", about {math.ceil(left / 60)} min left" if left else ""
+        note(f"{what}: {done} of {total}{when}")
 
 
 def say(line: str, *, mark: str = "", style: str = "") -> None:

@@ -116,30 +116,21 @@ def _print_jobs(found: Sequence[Job], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps([job.as_json() for job in found]))
         return
+    from backend.jobs.outcomes import outcome
+
     rows = table(
-        "jobs, newest first", "id", "project", "kind", "state", "progress", "told",
-        text=("kind", "state", "told"),
+        "jobs, newest first", "id", "project", "kind", "state", "progress", "outcome",
+        text=("kind", "state", "outcome"),
     )  # fmt: skip
     for job in found:
         rows.add_row(
-            str(job.id), str(job.project_id), job.kind, job.state, _progress(job), _told(job)
+            str(job.id), str(job.project_id), job.kind, job.state, _progress(job), outcome(job)
         )
     output.print(rows)
 
 
 def _progress(job: Job) -> str:
     return f"{job.done}/{job.total}" if job.total else ""
-
-
-def _told(job: Job) -> str:
-    from backend.jobs.records import RUNNING
-
-    if job.error:
-        return job.error
-    if job.state != RUNNING:
-        return ""
-    left = "" if job.seconds_left is None else f", about {job.seconds_left:.0f} s left"
-    return f"{job.doing}{left}"
 
 
 def run_as_job(

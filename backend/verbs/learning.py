@@ -93,6 +93,8 @@ def rounds(
     if any(quality_of(row) for row in report.rounds):
         draw_curve(report.rounds, picture, target_map50=settings.target_map50)
         note(f"learning curve: {picture}")
+    elif plot is not None:
+        note(f"no round was judged yet: there is no learning curve to draw, and no {plot}")
     if as_json:
         print(json.dumps(report.as_json()))
     else:
@@ -103,12 +105,14 @@ def _print_report(report: RoundsReport) -> None:
     from backend.loop.round_report import quality_of
 
     output.print(_round_rows(report))
+    for row in report.rounds:
+        say(f"{row.version} {'promoted' if row.promoted else 'not promoted'}: {row.reason}")
     output.print(_savings_rows(report))
     last = next((q for row in reversed(report.rounds) if (q := quality_of(row))), None)
     if last is not None:
         output.print(_class_rows(last))
-    colour = _COLOURS[report.advice.colour]
-    say(f"[{colour}]{report.advice.colour}[/{colour}]: {report.advice.told}")
+    colour = report.advice.colour
+    say(report.advice.told, mark=f"{colour}: ", style=_COLOURS[colour])
     marks = {True: "stop", False: "go on", None: "cannot tell"}
     for signal in report.advice.signals:
         say(f"  {signal.name}: {marks[signal.says_stop]} ({signal.told})")
@@ -118,27 +122,18 @@ def _round_rows(report: RoundsReport) -> Table:
     from backend.loop.round_report import quality_of
 
     rows = table(
-        f"rounds of project {report.project_id} (95% intervals); {report.serving} serves",
-        *(
-            "round",
-            "labels",
-            "judged on",
-            "mAP50 (95% interval)",
-            "mAP50-95",
-            "promoted",
-            "minutes",
-        ),
-        text=("promoted",),
+        f"rounds of project {report.project_id}; {report.serving} serves",
+        *("version", "labels", "judged", "mAP50 (95%)", "mAP50-95", "minutes"),
+        text=("version",),
     )
     for row in report.rounds:
         quality = quality_of(row)
         rows.add_row(
-            str(row.round),
+            row.version,
             str(row.labels),
             str(row.judged_on),
             _figure(quality.map50) if quality else "",
-            _figure(quality.map50_95) if quality else "",
-            "yes" if row.promoted else "no",
+            f"{quality.map50_95.value:.3f}" if quality else "",
             f"{row.seconds / 60:.1f}",
         )
     return rows

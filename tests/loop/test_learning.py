@@ -243,6 +243,10 @@ def test_jobs_are_shown_and_an_unknown_one_is_one_line(
     command.run("score", project)
     output, _ = command.run("jobs", project)
     assert "publish" in output
-    assert "done" in output
+    assert "36 scored, 36 ranked" in " ".join(output.replace("│", " ").split())
+    picture = command.data_dir / "curve.png"
+    _, errors = command.run("rounds", project, "--plot", picture)
+    assert "there is no learning curve to draw" in " ".join(errors.split())
+    assert not picture.exists()
     _, errors = command.run("jobs", "--cancel", "99999", status=1)
     assert "there is no job 99999" in errors

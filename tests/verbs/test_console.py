@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from backend.plain_text import visible
 from backend.verbs import console
-from backend.verbs.console import PlainConsole, note, print_warnings, say, table
+from backend.verbs.console import (
+    PlainConsole,
+    ProgressLines,
+    note,
+    print_warnings,
+    progress_bars,
+    say,
+    table,
+)
 
 # Control codes, markup, emoji names and what turns the direction of writing, more than by chance.
 FOREIGN = st.lists(
@@ -57,3 +65,24 @@ def test_cells_titles_and_logs_too(consoles: io.StringIO) -> None:
     assert "\u202e" not in shown
     record = logging.LogRecord("x", logging.WARNING, "f", 1, "%s", (nasty,), None)
     assert "\x1b" not in console._PlainFormatter("%(message)s").format(record)
+
+
+def test_a_file_gets_a_line_a_minute_and_one_at_the_end(consoles: io.StringIO) -> None:
+    seconds = iter([0, 0, 20, 61, 62, 100, 130, 131])
+    lines = ProgressLines(clock=lambda: float(next(seconds)))
+    for what, done in [
+        *(("pictures", 0), ("pictures", 5), ("pictures", 10), ("pictures", 11)),
+        *(("pictures", 30), ("steps", 0), ("steps", 1)),
+    ]:
+        lines(what, done, 30)
+    assert consoles.getvalue().splitlines() == [
+        "pictures: 10 of 30, about 3 min left",
+        "pictures: 30 of 30",
+    ]
+
+
+def test_progress_of_a_command_whose_output_is_kept_is_lines(consoles: io.StringIO) -> None:
+    with progress_bars() as show:
+        show("scoring", 0, 2)
+        show("scoring", 2, 2)
+    assert consoles.getvalue() == "scoring: 2 of 2\n"

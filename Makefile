@@ -12,16 +12,19 @@ MODEL ?=
 IMAGES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint audit format lock clean
+.PHONY: help demo test test-versions lint audit format lock clean
 
 help:  ## Say what there is
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 demo: .venv/.installed .venv-label-studio/.installed  ## Show it: Label Studio, filled, ranked, serving the hardest first
 	.venv/bin/python -m backend demo --rounds $(ROUNDS) $(if $(filter 0,$(WAIT)),--no-wait) $(if $(MODEL),--model "$(MODEL)") $(if $(IMAGES),--images "$(IMAGES)")
 
 test: .venv/.installed-dev .venv-label-studio/.installed  ## Run all tests, with the real Label Studio
 	.venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+test-versions: .venv/.installed-dev  ## Test publishing, order and events with older and newest Label Studios
+	.venv/bin/python -m tests.run_versions
 
 lint: .venv/.installed-dev  ## Check style and types
 	.venv/bin/ruff check .

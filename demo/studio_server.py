@@ -39,7 +39,8 @@ class Account:
         email: login name.
         password: login password.
         user_id: number of the user in Label Studio.
-        personal_token: personal access token: a JWT *refresh* token, what users are told to make.
+        personal_token: personal access token: a JWT *refresh* token, what users are told to make;
+            the old kind where Label Studio has no other.
         legacy_token: the old kind, sent as `Authorization: Token ...`.
     """
 
@@ -86,7 +87,10 @@ class StudioServer:
     def allow_legacy_tokens(self, allowed: bool) -> None:
         """Switch the old kind of token on or off. Label Studio's default is off."""
         with _session(self.url, self.admin.email, self.admin.password) as admin:
-            settings = _json(admin.get("/api/jwt/settings"))
+            answer = admin.get("/api/jwt/settings")
+            if answer.status_code == 404:
+                return  # before 1.17 there is no other kind
+            settings = _json(answer)
             settings["legacy_api_tokens_enabled"] = allowed
             _json(admin.post("/api/jwt/settings", json=settings, headers=_csrf(admin)))
 
@@ -271,13 +275,14 @@ def _open_account(url: str, email: str, password: str) -> Account:
     """Log in and make or read both kinds of token."""
     with _session(url, email, password) as client:
         user_id = _json(client.get("/api/current-user/whoami"))["id"]
+        legacy_token = _json(client.get("/api/current-user/token"))["token"]
         made = client.post("/api/token/", headers=_csrf(client))
         if made.status_code == 409:  # one token a user: an earlier run of this server made it
             known = _json(client.get("/api/token/"))[0]["token"]
             client.post("/api/token/blacklist/", json={"refresh": known}, headers=_csrf(client))
             made = client.post("/api/token/", headers=_csrf(client))
-        personal_token = _json(made)["token"]
-        legacy_token = _json(client.get("/api/current-user/token"))["token"]
+        has_personal = made.status_code != 404  # since 1.17
+        personal_token = _json(made)["token"] if has_personal else legacy_token
     return Account(email, password, user_id, personal_token, legacy_token)
 
 

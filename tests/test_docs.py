@@ -11,6 +11,7 @@ from typer.main import get_command
 
 from backend.api.prefixes import PREFIXES
 from backend.cli import app
+from backend.label_studio.tested_versions import TESTED
 from backend.server import create_app
 from backend.settings import Settings, load_settings
 from backend.strategies import STRATEGIES
@@ -48,6 +49,16 @@ def test_every_strategy_stands_in_the_readme(strategy: str) -> None:
 @pytest.mark.parametrize("measure", list(MEASURES))
 def test_every_measure_is_a_strategy(measure: str) -> None:
     assert measure in STRATEGIES
+
+
+@pytest.mark.parametrize("version", list(TESTED))
+def test_every_tested_label_studio_stands_in_the_readme(version: str) -> None:
+    assert table_rows(README)[version][1] == TESTED[version]
+
+
+def test_the_newest_tested_label_studio_is_the_one_of_all_tests() -> None:
+    pinned = (ROOT / "requirements-label-studio.txt").read_text().split("==")[-1].strip()
+    assert pinned == list(TESTED)[-1]
 
 
 def test_every_verb_stands_in_the_readme_and_none_that_is_not_there() -> None:

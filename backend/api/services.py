@@ -24,6 +24,7 @@ from backend.loop.pool_memory import PoolMemory
 from backend.loop.predictor import Predictor
 from backend.loop.repair import OrderKeeper
 from backend.loop.secret import webhook_secret
+from backend.loop.serving_model import keep_model_of
 from backend.loop.store import Store
 from backend.loop.thumbnails import Thumbnails
 from backend.loop.worker import ScoringWorker
@@ -79,6 +80,7 @@ def open_services(settings: Settings) -> Iterator[Services]:
         QueueError: the queue's file, or Redis, cannot be used.
     """
     store = Store.from_settings(settings)
+    keep_model_of("server", settings, store)
     worker = build_worker(settings, store)
     worker.start()
     predictor = Predictor(settings, store, worker)

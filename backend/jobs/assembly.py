@@ -21,7 +21,7 @@ from backend.label_studio.webhooks import ACTIONS
 from backend.loop.answer_store import AnswerStore
 from backend.loop.database import Database
 from backend.loop.scorers import Scorers
-from backend.loop.serving_model import keep_worker_model
+from backend.loop.serving_model import keep_model_of
 from backend.loop.store import Store
 from backend.metrics import registry_with
 from backend.settings import Settings, load_settings
@@ -66,7 +66,7 @@ def work(settings: Settings) -> None:
         HardestFirstError: the store, the queue or Label Studio is not usable.
     """
     with _figures_served(settings.worker_metrics_port), build_workshop(settings) as workshop:
-        keep_worker_model(settings, workshop.store)
+        keep_model_of("worker", settings, workshop.store)
         run_worker(workshop.queue, workshop.handlers(), on_tick=lambda: _tick(workshop))
 
 

@@ -15,6 +15,7 @@ from backend.label_studio.images import ImageSource
 from backend.label_studio.label_map import LabelMap, listed
 from backend.label_studio.records import BackendInfo, ProjectInfo, TaskRef
 from backend.label_studio.serving_checks import check_order, check_serving
+from backend.label_studio.tested_versions import TESTED
 from backend.label_studio.versions import is_ours
 from backend.label_studio.webhooks import is_own_server, reports_answers
 from backend.settings import Settings
@@ -107,18 +108,25 @@ def _connection(studio: Studio) -> tuple[list[Finding], bool]:
         version, edition = studio.version(), studio.edition()
     except LabelStudioError as error:
         return [failed("address", error)], False
-    findings = [
-        ok(
-            "address",
-            f"Label Studio {version}{edition and f' ({edition})'} answers at {studio.url}",
-        )
-    ]
+    named = f"Label Studio {version} ({edition})" if edition else f"Label Studio {version}"
+    findings = [ok("address", f"{named} answers at {studio.url}"), _tested(version)]
     try:
         user = studio.whoami()
     except LabelStudioError as error:
         return [*findings, failed("token", error)], False
     kind = "Personal access token" if studio.auth.kind == "personal" else "Legacy token"
     return [*findings, ok("token", f"{kind} of {user.email}")], True
+
+
+def _tested(version: str) -> Finding:
+    """Whether this release was tested; of a minor release, any patch."""
+    minor = version.split(".")[:2]
+    found = next((known for known in TESTED if known.split(".")[:2] == minor), None)
+    if found is None:
+        message = f"Label Studio {version} was not tested; {', '.join(TESTED)} were"
+        return Finding("version", "warn", message)
+    differs = f"; it {TESTED[found]}" if TESTED[found] else ""
+    return ok("version", f"tested with Label Studio {found}{differs}")
 
 
 def _tasks(project: ProjectInfo) -> list[Finding]:

@@ -72,7 +72,8 @@ def prelabel(
         hold: called before the switch; raises where the work has gone to another process.
 
     Raises:
-        HardestFirstError: annotators are shown another model's predictions.
+        HardestFirstError: annotators are shown another model's predictions, or what they are
+            shown was switched meanwhile.
         LabelStudioError: Label Studio does not answer, or refuses.
     """
     project = studio.project(project_id)
@@ -114,6 +115,7 @@ def prelabel(
         import_rows(studio, project_id, rows, version, publishing, there=len(there))
     if version and project.model_version != version:
         hold()
+        _check_unchanged(studio, project)
         studio.set_order(project_id, version, sampling=project.sampling)
     return Prelabelled(
         prelabelled=len(scored),
@@ -137,6 +139,16 @@ def _shown(settings: Settings, project_id: int, version: str, scorer: Scorer) ->
         ranked=0,
         created_at=datetime.now(timezone.utc),
     )
+
+
+def _check_unchanged(studio: Studio, project: ProjectInfo) -> None:
+    """Refuse to take the place of what somebody published while boxes were drawn."""
+    now = studio.project(project.id).model_version
+    if now != project.model_version:
+        raise HardestFirstError(
+            f"Project {project.id} was switched to {now!r} while boxes were drawn: that is left as "
+            f"it is; run `python -m backend auto-label {project.id}` again"
+        )
 
 
 def _shown_version(studio: Studio, project: ProjectInfo) -> str:

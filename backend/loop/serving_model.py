@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Literal
 
 from backend.errors import WeightsError
 from backend.loop.answer_store import AnswerStore
@@ -10,7 +11,8 @@ from backend.loop.round_store import BASE, RoundStore
 from backend.loop.store import Store
 from backend.settings import Settings
 
-_KEPT = "MODEL of the worker"
+Process = Literal["worker", "server"]
+_KEPT: dict[Process, str] = {"worker": "MODEL of the worker", "server": "MODEL of the server"}
 
 
 def model_that_serves(settings: Settings, store: Store, project_id: int) -> str:
@@ -25,24 +27,34 @@ def model_behind(store: Store, project_id: int, detector: str) -> str:
     return next((row.version for row in rounds if row.detector == detector), BASE)
 
 
-def keep_worker_model(settings: Settings, store: Store) -> None:
-    """Keep which weights this worker begins with, for `notes_on_model`."""
-    AnswerStore(store).keep(_KEPT, json.dumps(_identity(settings)))
+def keep_model_of(process: Process, settings: Settings, store: Store) -> None:
+    """Keep which weights this process begins with, for `notes_on_model`."""
+    AnswerStore(store).keep(_KEPT[process], json.dumps(_identity(settings)))
 
 
 def notes_on_model(settings: Settings, store: Store) -> list[str]:
-    """What to know of MODEL: that the worker which began last has other weights under it."""
-    found = AnswerStore(store).find(_KEPT)
-    if found is None:
+    """What to know of MODEL: that the worker, or `serve`, began last with other weights."""
+    answers, ours = AnswerStore(store), _identity(settings)
+    notes = []
+    for process, name in _KEPT.items():
+        found = answers.find(name)
+        if found is not None:
+            theirs = json.loads(found)
+            notes += _note(process, theirs[0], theirs[1], *ours)
+    return notes
+
+
+def _note(
+    process: str, their_model: str, their_hash: str, our_model: str, our_hash: str
+) -> list[str]:
+    both_known = their_hash and our_hash
+    if their_hash == our_hash if both_known else their_model == our_model:
         return []
-    (theirs, their_hash), (ours, our_hash) = json.loads(found), _identity(settings)
-    same = their_hash == our_hash if their_hash and our_hash else theirs == ours
-    if same:
-        return []
-    other = "with other weights " if theirs == ours else ""
+    other = "with other weights " if their_model == our_model else ""
     return [
-        f"the worker runs with MODEL={theirs} and this command {other}with MODEL={ours}: set the "
-        "same MODEL for both, and start the worker again where it was the wrong one"
+        f"the {process} runs with MODEL={their_model} and this command {other}with "
+        f"MODEL={our_model}: set the same MODEL for both, and start the {process} again where it "
+        "was the wrong one"
     ]
 
 

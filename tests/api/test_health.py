@@ -19,6 +19,7 @@ from backend.api.services import Services
 from backend.jobs.census import take_census
 from backend.loop.answer_store import AnswerStore, StoredAnswer
 from backend.loop.key_store import KeyStore
+from backend.loop.serving_model import notes_on_model
 from backend.loop.store import Store
 from backend.server import create_app
 from backend.settings import Settings, load_settings
@@ -301,3 +302,12 @@ class TestProbe:
         assert looks == [1]
         let_go.set()
         assert self.ask(probe) == [7]
+
+
+def test_another_model_than_the_servers_is_announced(settings: Settings) -> None:
+    with started(settings) as client:
+        store = services_of(client).store
+        assert notes_on_model(settings, store) == []
+        [note] = notes_on_model(settings.model_copy(update={"model": "other.pt"}), store)
+    assert f"the server runs with MODEL={settings.model} and this command with" in note
+    assert "MODEL=other.pt" in note

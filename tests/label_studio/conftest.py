@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
+from packaging.version import Version
 
 from backend.label_studio.auth import TokenAuth
 from backend.label_studio.client import Studio
@@ -62,6 +63,19 @@ class Person:
 class Project:
     id: int
     task_ids: list[int] = field(default_factory=list)
+
+
+@pytest.fixture(autouse=True)
+def _old_enough(request: pytest.FixtureRequest) -> None:
+    """Skip what the running Label Studio is too old for: the mark `since` says why."""
+    mark = request.node.get_closest_marker("since")
+    if mark is None:
+        return
+    first, reason = mark.args
+    server: StudioServer = request.getfixturevalue("label_studio")
+    release = httpx.get(f"{server.url}/api/version", timeout=60).json()["release"]
+    if Version(release) < Version(first):
+        pytest.skip(f"Label Studio {release}: {reason}")
 
 
 @pytest.fixture(scope="session")

@@ -229,6 +229,7 @@ def test_both_kinds_of_token_open_the_door(either, label_studio):
     assert either.version().startswith("1.")
 
 
+@pytest.mark.since("1.17", "older versions have no other kind of token")
 def test_a_legacy_token_is_dead_by_default_and_the_line_says_so(label_studio):
     with (
         Studio(label_studio.url, label_studio.admin.legacy_token) as studio,

@@ -95,7 +95,8 @@ def test_the_doctor_stops_at_a_label_config_that_cannot_be_used(studio, settings
 
     findings = findings_by_check(found)
     assert findings["labels"][0].level == "fail"
-    assert "RectangleLabels" in findings["labels"][0].message
+    assert "Choices on Text" in findings["labels"][0].message
+    assert "boxes on images" in findings["labels"][0].remedy
     assert found[-1] == findings["labels"][0]
 
 
@@ -115,13 +116,17 @@ def test_an_order_is_the_next_step_of_a_fresh_project(studio, settings, make_pro
 
 
 @pytest.mark.parametrize(
-    ("field", "check"),
-    [("annotator_evaluation_enabled", "ground truth"), ("show_overlap_first", "overlap first")],
+    ("fields", "check"),
+    [
+        # The second name is that of older releases.
+        (("annotator_evaluation_enabled", "show_ground_truth_first"), "ground truth"),
+        (("show_overlap_first",), "overlap first"),
+    ],
 )
-def test_what_comes_before_the_order_is_named(studio, settings, make_project, owner, field, check):
+def test_what_comes_before_the_order_is_named(studio, settings, make_project, owner, fields, check):
     project = make_project(tasks=1)
     before = findings_by_check(examine(studio, settings, project.id))
-    owner.call("PATCH", f"/api/projects/{project.id}/", json={field: True})
+    owner.call("PATCH", f"/api/projects/{project.id}/", json=dict.fromkeys(fields, True))
 
     after = findings_by_check(examine(studio, settings, project.id))
 
@@ -167,6 +172,21 @@ def enterprise(target: str, members: int) -> Iterator[str]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def test_a_version_that_was_not_tested_is_said_and_not_refused(
+    studio, settings, make_project, monkeypatch
+):
+    project = make_project(tasks=1)
+    found = findings_by_check(examine(studio, settings, project.id))
+    assert {finding.level for finding in found["version"]} == {"ok"}
+    monkeypatch.setattr(Studio, "version", lambda studio: "1.99.1")
+
+    found = findings_by_check(examine(studio, settings, project.id))
+
+    assert [finding.level for finding in found["version"]] == ["warn"]
+    assert "1.99.1 was not tested" in found["version"][0].message
+    assert "order" in found  # the rest is looked at all the same
 
 
 def test_members_and_agreement_of_enterprise_are_named(

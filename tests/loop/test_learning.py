@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from backend.label_studio.importing import import_rows
+from backend.loop import prelabel
 from backend.loop.answer_store import AnswerStore
 from backend.loop.round_store import RoundStore
 from demo.project import label_config
@@ -234,6 +236,24 @@ def test_auto_label_does_not_take_another_models_place(
     _, errors = command.run("auto-label", project, status=1)
     assert "'theirs'" in errors
     assert len(predictions(owner, project)) == 1
+
+
+def test_auto_label_leaves_what_was_published_meanwhile(
+    command: Command, make_project: MakeProject, owner: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, task_ids = make_project()
+
+    def meanwhile(*args: Any, **options: Any) -> None:
+        import_rows(*args, **options)
+        body = [{"task": task_ids[0], "result": [], "score": 0.5, "model_version": "theirs"}]
+        owner.call("POST", f"/api/projects/{project}/import/predictions", json=body)
+        owner.call("PATCH", f"/api/projects/{project}", json={"model_version": "theirs"})
+
+    monkeypatch.setattr(prelabel, "import_rows", meanwhile)
+    _, errors = command.run("auto-label", project, status=1)
+
+    assert "was switched to 'theirs' while boxes were drawn" in " ".join(errors.split())
+    assert owner.call("GET", f"/api/projects/{project}")["model_version"] == "theirs"
 
 
 def test_jobs_are_shown_and_an_unknown_one_is_one_line(

@@ -146,3 +146,5 @@ def test_two_data_dirs_leave_each_other_s_order_alone(
         assert_is_served(studio, owner, project, [row["image_id"] for row in order])
     _, said = command.run("queue", project)
     assert f"was served by the order {live}" in said
+    output, _ = command.run("doctor", project)
+    assert f"was served by the order {live}, which this store did not publish" in output

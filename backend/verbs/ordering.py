@@ -27,6 +27,8 @@ from backend.verbs.console import (
 if TYPE_CHECKING:
     from backend.loop.published import OrderReport
 
+_SKIPPED_SHOWN = 10
+
 StrategyName = Enum("StrategyName", {name: name for name in STRATEGIES}, type=str)  # type: ignore[misc]
 
 
@@ -67,8 +69,15 @@ def score(
 def print_order_notes(report: OrderReport) -> None:
     """What to know of an order that was just made: warnings, and the tasks it left out."""
     print_warnings(report.warnings)
-    for task_id, reason in report.skipped.items():
+    for task_id, reason in list(report.skipped.items())[:_SKIPPED_SHOWN]:
         note(f"skipped task {task_id}: {reason}")
+    more = len(report.skipped) - _SKIPPED_SHOWN
+    if more > 0:
+        note(
+            f"skipped {more} more tasks: `--json` lists them. Where all fail alike, see that "
+            "LABEL_STUDIO_URL and LABEL_STUDIO_PUBLIC_URL are right, and name private servers of "
+            "images in ALLOWED_IMAGE_HOSTS"
+        )
 
 
 def _dry_run(project_id: int, given: dict[str, Any]) -> OrderReport:

@@ -13,10 +13,11 @@ from backend.jobs.kinds import KINDS
 from backend.jobs.outcomes import OUTCOMES, outcome
 from backend.jobs.records import CANCELLED, DONE, FAILED, RUNNING, Job
 from backend.loop.advice import advise
+from backend.loop.published import OrderReport
 from backend.loop.round_report import RoundsReport
 from backend.loop.round_store import RoundRow
 from backend.loop.savings import Savings
-from backend.verbs import jobs, learning
+from backend.verbs import jobs, learning, ordering
 
 FIGURE = {"value": 0.612, "low": 0.55, "high": 0.67}
 QUALITY = {
@@ -120,3 +121,15 @@ def test_every_kind_of_job_has_an_outcome_and_the_table_fits(
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert "r2-12fb64f76626" in "".join(lines)
+
+
+def test_many_tasks_that_are_skipped_are_a_few_lines_with_the_likely_cause(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    report = OrderReport(project_id=12, strategy="entropy", scored_by="base")
+    report.skipped = dict.fromkeys(range(240), "404")
+    ordering.print_order_notes(report)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 11
+    assert "skipped 230 more tasks" in lines[-1]
+    assert "LABEL_STUDIO_PUBLIC_URL" in lines[-1]

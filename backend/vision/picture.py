@@ -42,9 +42,9 @@ class Picture:
 def decode(data: bytes, *, long_side: int, max_pixels: int = MAX_PIXELS) -> Picture:
     """Decode a JPEG, PNG, WebP, BMP, TIFF or GIF of any mode. Safe to call from many threads.
 
-    What browsers show is decoded: a JPEG that lacks its end mark, a PNG with large texts. Greys of
-    more than 8 bits, integers or floats, are scaled by the range that the image uses: see
-    `_to_eight_bits`.
+    What browsers show is decoded: a JPEG that lacks its end mark, a PNG with large texts. Greys and
+    colours of more than 8 bits, integers or floats, are scaled by the range that the image uses:
+    see `_to_eight_bits`.
 
     Args:
         data: the bytes of the file.
@@ -91,7 +91,29 @@ def _decode(data: bytes, long_side: int, max_pixels: int) -> Picture:
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         limit = min(max_pixels, _MAX_WEBP_PIXELS) if image.format == "WEBP" else max_pixels
         _check_size(image.size, limit)
-        return _decode_open(image, long_side)
+        return _decode_open(image, _deep_colours(image, data), long_side)
+
+
+def _deep_colours(image: Image.Image, data: bytes) -> Image.Image | None:
+    """An image with 16 bits a colour, read by OpenCV; None: it has fewer.
+
+    Pillow keeps the upper 8 of them, which are black where a camera fills 10 or 12.
+    """
+    tiles = getattr(image, "tile", ())
+    if not any(";16" in str(tile[3]) for tile in tiles if image.mode.startswith("RGB")):
+        return None
+    import cv2
+
+    flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+    found = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+    if found is None or found.dtype != np.uint16:
+        raise ImageError("its 16 bits a colour cannot be read: save the image with 8 bits a colour")
+    alpha = found.shape[2] == 4
+    colours = cv2.cvtColor(found, cv2.COLOR_BGRA2RGBA if alpha else cv2.COLOR_BGR2RGB)
+    eight = _to_eight_bits(colours[..., :3])
+    if alpha:
+        eight = np.dstack([eight, (colours[..., 3] // 256).astype(np.uint8)])
+    return Image.fromarray(eight)
 
 
 def _mended(data: bytes) -> bytes | None:
@@ -122,18 +144,21 @@ def thumbnail(picture: Picture, side: int, *, quality: int = 80) -> bytes:
     return buffer.getvalue()
 
 
-def _decode_open(image: Image.Image, long_side: int) -> Picture:
+def _decode_open(image: Image.Image, deep: Image.Image | None, long_side: int) -> Picture:
+    """Decode an open image; `deep` are its pixels where Pillow would lose some of their bits."""
     width, height = image.size
     longest = max(width, height)
     # Only JPEGs obey draft(): libjpeg then skips the work for the pixels nobody wants.
     wanted = (max(1, width * long_side // longest), max(1, height * long_side // longest))
-    image.draft(None, wanted)
-    image.load()
-    factor = _shrink_factor(max(image.size), long_side)
+    if deep is None:
+        image.draft(None, wanted)
+        image.load()
+    whole = deep or image
+    factor = _shrink_factor(max(whole.size), long_side)
     # Before the conversion where that is possible: it copies every pixel.
-    small = image.reduce(factor) if factor > 1 and image.mode in _REDUCIBLE_MODES else image
+    small = whole.reduce(factor) if factor > 1 and whole.mode in _REDUCIBLE_MODES else whole
     upright = _to_rgb(small)
-    if factor > 1 and small is image:
+    if factor > 1 and small is whole:
         upright = upright.reduce(factor)
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     if orientation != 1:
@@ -162,7 +187,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_eight_bits(greys: NDArray[Any]) -> NDArray[np.uint8]:
-    """(h, w) greys of more than 8 bits as uint8, by the range that they use.
+    """Greys (h, w) or colours (h, w, 3) of more than 8 bits as uint8, by the range they use.
 
     Integers are taken for the fewest of 8, 10, 12, 14, 16 .. bits that hold the largest of them:
     files of 16 bits often carry 10 or 12, which would else be almost black. Floats from 0 to 1, or

@@ -248,3 +248,38 @@ def test_thumbnail_is_a_small_jpeg_of_the_same_shape() -> None:
     data = thumbnail(decode(encoded(quarters().resize((320, 160))), long_side=640), 64)
     with Image.open(io.BytesIO(data)) as image:
         assert (image.format, image.size) == ("JPEG", (64, 32))
+
+
+@pytest.mark.parametrize("kind", [".png", ".tiff"])
+@pytest.mark.parametrize(("bits", "alpha"), [(10, False), (12, False), (16, False), (12, True)])
+def test_colours_of_more_than_eight_bits_keep_their_range(
+    kind: str, bits: int, alpha: bool
+) -> None:
+    import cv2
+
+    top = 2**bits - 1
+    # OpenCV writes blue first.
+    red, green = (0, 0, top), (0, top // 2, 0)
+    pixels = np.array([[red, green]] * 4, dtype=np.uint16)
+    if alpha:
+        pixels = np.dstack([pixels, np.full((4, 2), 65535, dtype=np.uint16)])
+    written, data = cv2.imencode(kind, pixels)
+    assert written
+
+    picture = decode(data.tobytes(), long_side=640)
+
+    assert picture.size == (2, 4)
+    assert picture.pixels[0].tolist() == [[255, 0, 0], [0, 127, 0]]
+
+
+def test_deep_colours_are_turned_upright() -> None:
+    import cv2
+
+    _, data = cv2.imencode(".png", np.full((4, 2, 3), 4095, dtype=np.uint16))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    chunk = b"eXIf" + exif.tobytes().removeprefix(b"Exif\x00\x00")
+    body = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    png = data.tobytes()
+    head = 8 + 25  # the signature and the header
+    assert decode(png[:head] + body + png[head:], long_side=640).size == (4, 2)

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from backend.errors import LabelStudioError
+from backend.errors import AccessError, LabelStudioError
 from backend.label_studio.records import (
     BackendInfo,
     PredictionRef,
@@ -57,11 +57,10 @@ class Studio(TaskReading):
         """How many members a project has; None: this edition does not say."""
         path = f"/api/projects/{project_id}/members/"
         try:
-            return len(self._get(path, "reading the members", project_id))
-        except RefusedError as error:
-            if error.status in (403, 404):
-                return None
-            raise
+            rows = self._get(path, "reading the members", project_id)
+        except (RefusedError, AccessError):  # only Enterprise has this route, for some roles
+            return None
+        return len(rows) if isinstance(rows, list) else None
 
     def version(self) -> str:
         """Label Studio's version, as in "1.23.2"."""

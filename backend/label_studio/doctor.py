@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from backend.errors import AccessError, HardestFirstError, LabelConfigError, LabelStudioError
 from backend.label_studio.client import Studio
-from backend.label_studio.findings import Finding, fail, failed, ok, warn
+from backend.label_studio.findings import TASKS, Finding, fail, failed, ok, warn
 from backend.label_studio.images import ImageSource
 from backend.label_studio.label_map import LabelMap, listed
 from backend.label_studio.records import BackendInfo, ProjectInfo, TaskRef
@@ -131,9 +131,9 @@ def _tested(version: str) -> Finding:
 
 def _tasks(project: ProjectInfo) -> list[Finding]:
     if project.task_count == 0:
-        return [warn("tasks", "The project has no tasks", "import images")]
+        return [warn(TASKS, "The project has no tasks", "import images")]
     left = project.task_count - project.labelled_count
-    return [ok("tasks", f"{project.task_count} tasks, {left} of them without an annotation")]
+    return [ok(TASKS, f"{project.task_count} tasks, {left} of them without an annotation")]
 
 
 def _labels(
@@ -155,7 +155,8 @@ def _labels(
             'name the class in a label, as in <Label value="Car" predicted_values="car,truck"/>',
         )
         return [finding], field
-    findings = [ok("labels", f"{len(mapped.labels)} classes have a label")]
+    count = len(mapped.labels)
+    findings = [ok("labels", f"{count} {'class has' if count == 1 else 'classes have'} a label")]
     for line in mapped.warnings():
         message, _, remedy = line.partition("; ")
         findings.append(warn("labels", message, remedy))

@@ -8,6 +8,9 @@ from typing import Literal
 
 Level = Literal["ok", "warn", "fail"]
 
+TASKS = "tasks"
+"""The check of whether there is anything to rank."""
+
 ORDER = "order"
 """The check of whether Label Studio serves the published order."""
 
@@ -53,8 +56,8 @@ def failed(check: str, error: Exception) -> Finding:
 def next_step(findings: Sequence[Finding]) -> str:
     """The one thing to do next; "" where there is nothing to do.
 
-    What fails comes first; then the order, which all of this is for.
+    What fails comes first; then what an order needs, and the order, which all of this is for.
     """
     due = [finding for finding in findings if finding.remedy]
-    due.sort(key=lambda finding: (finding.level != "fail", finding.check != ORDER))
+    due.sort(key=lambda found: (found.level != "fail", found.check not in (TASKS, ORDER)))
     return due[0].remedy if due else ""

@@ -210,8 +210,8 @@ def _not_supported(controls: Sequence[Any], interface: Any) -> str:
         for name in control.to_name or [""]
     }
     return (
-        f"The project labels with {listed(sorted(kinds))}: this backend only supports boxes on "
-        f"images; name a project with a config such as {EXAMPLE}"
+        f"The project labels with {listed(sorted(kinds))}, and this backend only supports boxes on "
+        f"images: name a project with a config such as {EXAMPLE}"
     )
 
 

@@ -118,6 +118,9 @@ def _print_jobs(found: Sequence[Job], *, as_json: bool) -> None:
         return
     from backend.jobs.outcomes import outcome
 
+    if not found:
+        say("there are no jobs")
+        return
     rows = table(
         "jobs, newest first", "id", "project", "kind", "state", "progress", "outcome",
         text=("kind", "state", "outcome"),

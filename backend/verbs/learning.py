@@ -104,7 +104,10 @@ def rounds(
 def _print_report(report: RoundsReport) -> None:
     from backend.loop.round_report import quality_of
 
-    output.print(_round_rows(report))
+    if report.rounds:
+        output.print(_round_rows(report))
+    else:
+        say(f"project {report.project_id} has no round yet; {report.serving} serves")
     for row in report.rounds:
         say(f"{row.version} {'promoted' if row.promoted else 'not promoted'}: {row.reason}")
     output.print(_savings_rows(report))

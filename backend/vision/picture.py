@@ -107,7 +107,10 @@ def _deep_colours(image: Image.Image, data: bytes) -> Image.Image | None:
     flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
     found = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
     if found is None or found.dtype != np.uint16:
-        raise ImageError("its 16 bits a colour cannot be read: save the image with 8 bits a colour")
+        raise ImageError(
+            "the image is damaged, or its 16 bits a colour cannot be read: replace the file, or "
+            "save it with 8 bits a colour"
+        )
     alpha = found.shape[2] == 4
     colours = cv2.cvtColor(found, cv2.COLOR_BGRA2RGBA if alpha else cv2.COLOR_BGR2RGB)
     eight = _to_eight_bits(colours[..., :3])

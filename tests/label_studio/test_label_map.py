@@ -82,21 +82,24 @@ def test_the_first_control_that_maps_is_taken(name, chosen):
         ("", "cannot be read"),
         ("<View>", "cannot be read"),
         ("<View></View>", "no RectangleLabels"),
-        (config('<Label value="a"/>', control="PolygonLabels"), "PolygonLabels on Image: .* only"),
+        (
+            config('<Label value="a"/>', control="PolygonLabels"),
+            "PolygonLabels on Image, and .* only",
+        ),
         (
             '<View><Image name="i" value="$i"/><Choices name="c" toName="i"><Choice value="a"/>'
             "</Choices></View>",
-            "Choices on Image: this backend only supports boxes on images",
+            "Choices on Image, and this backend only supports boxes on images",
         ),
         (
             '<View><Video name="v" value="$v"/><VideoRectangle name="r" toName="v"/>'
             '<Labels name="l" toName="v"><Label value="a"/></Labels></View>',
-            "Labels on Video, VideoRectangle on Video: this backend only supports boxes on images",
+            "Labels on Video, VideoRectangle on Video, and this backend only supports boxes",
         ),
         (
             '<View><Pdf name="p" value="$p"/><RectangleLabels name="r" toName="p">'
             '<Label value="a"/></RectangleLabels></View>',
-            "RectangleLabels on Pdf: this backend only supports",
+            "RectangleLabels on Pdf, and this backend only supports",
         ),
         (config('<Label value="a"/>', image=""), "no Image"),
         (config('<Label value="a"/>', image='<Text name="img" value="$t"/>'), "Labels on Text"),

@@ -283,3 +283,11 @@ def test_deep_colours_are_turned_upright() -> None:
     png = data.tobytes()
     head = 8 + 25  # the signature and the header
     assert decode(png[:head] + body + png[head:], long_side=640).size == (4, 2)
+
+
+def test_deep_colours_that_break_off_are_one_line() -> None:
+    import cv2
+
+    _, data = cv2.imencode(".png", np.random.default_rng(1).integers(0, 4095, (64, 64, 3), "u2"))
+    with pytest.raises(ImageError, match="damaged, or its 16 bits a colour"):
+        decode(data.tobytes()[: len(data) // 2], long_side=640)

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from backend.duplicates import find_leaders
 from backend.errors import ScoreError
-from backend.selection import LazyGreedy, UnitRows
+from backend.selection.lazy_greedy import LazyGreedy, UnitRows
+from backend.selection.near_duplicates import find_leaders
 
 __all__ = [
     "Pick",
@@ -109,11 +109,11 @@ def pick_diverse(
     gain = u ** gamma * distance to the nearest image that is labelled or already picked
 
     The result is that of the plain greedy algorithm, which computes every gain anew after every
-    choice, ties included; see `backend.selection` for how most of that work is saved. The first
-    m picks of a pick of n are the pick of m. With w = 1 it is the farthest-first traversal
-    (Gonzalez, 1985, "Clustering to minimize the maximum intercluster distance"), used for active
-    learning by Sener and Savarese (2018, "Active learning for convolutional neural networks: a
-    core-set approach").
+    choice, ties included; see `backend.selection.lazy_greedy` for how most of that work is saved.
+    The first m picks of a pick of n are the pick of m. With w = 1 it is the farthest-first
+    traversal (Gonzalez, 1985, "Clustering to minimize the maximum intercluster distance"), used for
+    active learning by Sener and Savarese (2018, "Active learning for convolutional neural networks:
+    a core-set approach").
 
     - Equal gains: the lowest row number wins, or with `rng` a random one.
     - Nothing labelled: the first pick is the image of the highest utility, whatever w is. As there
@@ -174,8 +174,9 @@ def near_duplicate_groups(
       pair instead would chain a whole film into one group.)
 
     Time is O(N L d) with L groups and d, the dims of a pre-filter that misses nothing, mostly far
-    below D (see `backend.duplicates`); memory is O(N + L d). On two cores, with D = 512, 50,000
-    images took 3 s and 200,000 took 10 s where two thirds were duplicates, 30 s where none were.
+    below D (see `backend.selection.near_duplicates`); memory is O(N + L d). On two cores, with
+    D = 512, 50,000 images took 3 s and 200,000 took 10 s where two thirds were duplicates, 30 s
+    where none were.
 
     Args:
         embeddings: (N, D) floats, rows of any length above 0.

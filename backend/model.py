@@ -12,10 +12,10 @@ from typing import Any
 
 from label_studio_ml.model import LabelStudioMLBase
 
+from backend.assembly import shared_predictor, shared_queue
 from backend.errors import LabelConfigError
-from backend.jobs.assembly import shared_queue, take_up_event
+from backend.jobs.events import take_up_event
 from backend.label_studio.protocol import project_number
-from backend.loop.assembly import shared_predictor
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,11 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from backend import __version__
-from backend.api import (
+from backend.api.parameters import ANYWHERE
+from backend.api.prefixes import PREFIXES
+from backend.api.refusals import add_error_handlers
+from backend.api.request_context import RequestContext
+from backend.api.routes import (
     assignments,
     docs_page,
     health,
@@ -18,13 +22,9 @@ from backend.api import (
     score_batch,
     thumbnails,
 )
-from backend.api.access import KEY_FIRST, door_of
-from backend.api.headers import SecurityHeaders
-from backend.api.limits import BodyLimits
-from backend.api.parameters import ANYWHERE
-from backend.api.prefixes import PREFIXES
-from backend.api.refusals import add_error_handlers
-from backend.api.request_context import RequestContext
+from backend.api.security.access import KEY_FIRST, door_of
+from backend.api.security.headers import SecurityHeaders
+from backend.api.security.limits import BodyLimits
 from backend.api.services import open_services
 from backend.service_log import log_as_service
 from backend.settings import Settings, load_settings

@@ -9,13 +9,13 @@ from fastapi import FastAPI
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
-from backend.api.loopback import is_loopback
+from backend.api.security.loopback import is_loopback
 from backend.errors import SettingsError
 from backend.label_studio.auth import token_kind
-from backend.loop.database import Database
-from backend.loop.key_store import KeyStore
 from backend.server import create_app
 from backend.settings import Settings
+from backend.store.api_keys import KeyStore
+from backend.store.database import Database
 
 logger = logging.getLogger(__name__)
 

@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.class_weights import class_weights, weigh_image
 from backend.detections import Detections
-from backend.embeddings import mean_direction
 from backend.errors import HardestFirstError, SimulationError
-from backend.loop.scoring import CROPS
+from backend.scoring.scorer import CROPS
+from backend.selection.class_weights import class_weights, weigh_image
+from backend.selection.embeddings import mean_direction
 from backend.settings import load_settings
 from backend.simulate.analysis import rare_classes
 from backend.simulate.arms import DEFAULT, PoolView, order_by_model

@@ -12,13 +12,13 @@ from sqlalchemy import Table, insert
 
 from backend.detections import Detections
 from backend.label_studio.records import TaskRef
-from backend.loop import tables
-from backend.loop.packing import pack_detections, pack_vector
-from backend.loop.pool import Pool, PoolRanker
-from backend.loop.pool_store import PoolStore
-from backend.loop.scoring import crop_view
-from backend.loop.store import IMAGE_VIEW, Store
+from backend.ranking.pool_store import PoolStore
+from backend.ranking.rank_project import Pool, PoolRanker
+from backend.scoring.scorer import crop_view
 from backend.settings import Settings
+from backend.store import tables
+from backend.store.encoding import pack_detections, pack_vector
+from backend.store.scores import IMAGE_VIEW, Store
 from backend.uncertainty import MEASURES
 from benchmarks.selection import DATA, timed
 

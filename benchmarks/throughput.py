@@ -25,12 +25,12 @@ from typing import Any
 
 import numpy as np
 
+from backend.images.source import ImageSource
 from backend.label_studio.client import Studio
-from backend.label_studio.images import ImageSource
 from backend.label_studio.records import TaskRef
-from backend.loop.scoring import CROPS, Scorer
-from backend.loop.store import Store
+from backend.scoring.scorer import CROPS, Scorer
 from backend.settings import Settings, load_settings
+from backend.store.scores import Store
 from backend.uncertainty import score_image
 from backend.vision.crops import object_crops
 from backend.vision.models import Models, load_models

@@ -11,8 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from backend.jobs.messages import make_huey
 from backend.jobs.queue import JobQueue
 from backend.jobs.records import FAILED, RUNNING
-from backend.loop.round_store import RoundStore
-from backend.loop.store import Store
+from backend.store.rounds import RoundStore
+from backend.store.scores import Store
 from backend.verbs.console import errors, note
 from demo.annotator import answer, read_truth
 from demo.project import call, client_of

@@ -1,13 +1,17 @@
-"""Shared by all tests: one real Label Studio a process, started when first asked for."""
+"""Shared by all tests: one real Label Studio and one PostgreSQL a process, when first asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from backend.store.scores import Store
+from backend.store.tables import metadata
 from demo.studio_server import StudioServer, StudioServerError, running_studio
+from tests.postgres_server import postgres_bin, running_postgres
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -46,3 +50,25 @@ def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioSer
         if "is not there" not in str(error):
             raise
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    programs = postgres_bin()
+    if programs is None:
+        pytest.skip("no PostgreSQL server on this machine (Debian: apt-get install postgresql)")
+    with running_postgres(programs, tmp_path_factory.mktemp("postgres")) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    if request.param == "sqlite":
+        opened = Store(f"sqlite:///{tmp_path / 'store.sqlite3'}")
+    else:
+        opened = Store(request.getfixturevalue("postgres_url"))
+        with opened.begin() as connection:
+            for table in metadata.tables.values():
+                connection.execute(table.delete())
+    yield opened
+    opened.close()

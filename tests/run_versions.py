@@ -12,7 +12,7 @@ import sys
 from importlib.metadata import distributions
 from pathlib import Path
 
-from backend.label_studio.tested_versions import TESTED
+from backend.doctor.tested_versions import TESTED
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENTS = ROOT / "var" / "label-studio"
@@ -39,7 +39,7 @@ def main() -> int:
         failed += status != 0
     newest = results[-1][0]
     if newest not in TESTED:
-        print(f"Label Studio {newest} is new: add it to backend/label_studio/tested_versions.py")
+        print(f"Label Studio {newest} is new: add it to backend/doctor/tested_versions.py")
     return int(failed > 0 or newest not in TESTED)
 
 

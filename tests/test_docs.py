@@ -11,7 +11,7 @@ from typer.main import get_command
 
 from backend.api.prefixes import PREFIXES
 from backend.cli import app
-from backend.label_studio.tested_versions import TESTED
+from backend.doctor.tested_versions import TESTED
 from backend.server import create_app
 from backend.settings import Settings, load_settings
 from backend.strategies import STRATEGIES
@@ -125,22 +125,3 @@ def test_importing_the_backend_makes_and_reads_nothing(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.rglob("*")) == []
-
-
-LAYERS = {
-    "label_studio": "torch|ultralytics|backend.(vision|training|loop|jobs|verbs|server)",
-    "vision": "backend.(label_studio|training|loop|jobs|verbs|server)",
-    "training": "backend.(label_studio|loop|jobs|verbs|server)",
-    "loop": "backend.(jobs|verbs|server|cli)",
-    "jobs": "backend.(verbs|server|cli)",
-}
-"""Folder of the backend -> what nothing in it may import: arrows run down only."""
-
-
-@pytest.mark.parametrize("layer", LAYERS)
-def test_arrows_run_down_only(layer: str) -> None:
-    forbidden = re.compile(rf"^\s*(import|from) ({LAYERS[layer]})\b", re.M)
-    files = list((ROOT / "backend" / layer).rglob("*.py"))
-    assert files
-    for path in files:
-        assert not forbidden.search(path.read_text()), path

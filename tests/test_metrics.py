@@ -24,15 +24,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from backend import metrics
 from backend.errors import ImageError, LabelStudioError
+from backend.images.source import ImageSource
 from backend.jobs.messages import make_huey
 from backend.jobs.queue import JobQueue
 from backend.jobs.runner import run_now
 from backend.label_studio.client import Studio
-from backend.label_studio.images import ImageSource
 from backend.label_studio.records import TaskRef
-from backend.loop.scorers import Scorers
-from backend.loop.store import Store
+from backend.scoring.models import Scorers
 from backend.settings import Settings, load_settings
+from backend.store.scores import Store
 from demo.project import label_config
 from demo.scene import CLASSES, generate
 from demo.studio_server import free_port
@@ -118,7 +118,7 @@ def web() -> Iterator[WebServer]:
 def test_scoring_counts_images_and_the_time_of_each_stage(
     settings: Settings, web: WebServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "backend.loop.scoring")
+    caplog.set_level(logging.INFO, "backend.scoring.scorer")
     for frame in generate(3, seed=5):
         web.answers[f"/{frame.number}.jpg"] = partial(reply, status=200, body=frame.jpeg)
     names = ["0.jpg", "1.jpg", "2.jpg", "gone.jpg"]
@@ -132,7 +132,7 @@ def test_scoring_counts_images_and_the_time_of_each_stage(
         scorer.score(3, tasks[:3], label_config=label_config(CLASSES))
     scorers.close()
     store.close()
-    failed = [vars(record) for record in caplog.records if record.name == "backend.loop.scoring"]
+    failed = [vars(record) for record in caplog.records if record.name == "backend.scoring.scorer"]
     assert {(record["project"], record["task"]) for record in failed} == {(3, 4), (3, 9)}
     assert counted.grew("images_scored_total") == 3
     assert counted.grew("images_skipped_total") == 2

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from backend.jobs import assembly as jobs_assembly
-from backend.loop import assembly
+from backend import assembly
 from demo.project import label_config
 from demo.scene import CLASSES, generate
 from tests.label_studio.conftest import WebServer, reply
@@ -41,11 +40,11 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("LABEL_STUDIO_API_KEY", "legacy-token-of-nobody")
         patch.setenv("ALLOWED_IMAGE_HOSTS", "127.0.0.1")
         assembly.shared_predictor.cache_clear()
-        jobs_assembly.shared_queue.cache_clear()
+        assembly.shared_queue.cache_clear()
         yield
         assembly.shared_predictor().close()
         assembly.shared_predictor.cache_clear()
-        jobs_assembly.shared_queue.cache_clear()
+        assembly.shared_queue.cache_clear()
 
 
 def tasks(web: WebServer) -> list[dict[str, Any]]:
@@ -133,7 +132,7 @@ def test_events_have_the_project_looked_at_or_trained(model_of_version_2: Any) -
     assert model.fit((), event="ANNOTATION_UPDATED", data=data, job_id="7") == {}
     assert model.fit(event="START_TRAINING", data={**data, "extra": 1}) == {}
     assert model.fit("SOMETHING_NEW", {}) == {}
-    queue = jobs_assembly.shared_queue()
+    queue = assembly.shared_queue()
     assert sorted(job.kind for job in queue.list(41)) == ["poll", "train"]
 
 
@@ -171,7 +170,7 @@ def test_the_requests_of_the_server_of_label_studio_ml_2(
     events = ["ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATION_DELETED"]
     for event in [*events, "START_TRAINING", "ANNOTATION_CREATED"]:
         assert webhook({"action": event, "project": project, "annotation": {}}) == {}
-    queue = jobs_assembly.shared_queue()
+    queue = assembly.shared_queue()
     assert sorted(job.kind for job in queue.list(43)) == ["poll", "train"]
 
 

@@ -13,9 +13,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from backend.jobs.queue import JobQueue
-from backend.loop.store import Publication, RankRow, Store
 from backend.server import create_app
 from backend.settings import Settings, load_settings
+from backend.store.scores import Publication, RankRow, Store
 from demo.project import label_config
 from demo.scene import CLASSES, generate
 from tests.label_studio.conftest import WebServer, reply

@@ -24,10 +24,10 @@ from backend.jobs.context import JobContext
 from backend.jobs.messages import make_huey
 from backend.jobs.queue import JobQueue
 from backend.jobs.runner import run_now
-from backend.loop.store import Store
 from backend.redaction import STRUCK, Redactor
 from backend.service_log import log_as_service, make_handler
 from backend.settings import Settings, load_settings
+from backend.store.scores import Store
 from demo.studio_server import free_port
 
 ROOT = Path(__file__).parent.parent

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta, timezone
 
 from fastapi import HTTPException, status
 
-from backend.api.access import Caller
 from backend.api.existence import check_exists
+from backend.api.security.access import Caller
 from backend.api.services import Services
 from backend.jobs.kinds import PUBLISH, SCORE, exclusive
 from backend.jobs.queue import JobQueue

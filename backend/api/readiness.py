@@ -11,10 +11,10 @@ from sqlalchemy import select
 from backend.api.probes import Probe
 from backend.errors import AccessError, HardestFirstError, StoreError, UnreachableError
 from backend.label_studio.client import Studio
-from backend.loop import tables
-from backend.loop.database import Database
-from backend.loop.worker import ScoringWorker
+from backend.scoring.batching import ScoringWorker
 from backend.settings import Settings
+from backend.store import tables
+from backend.store.database import Database
 
 logger = logging.getLogger(__name__)
 

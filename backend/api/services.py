@@ -10,25 +10,24 @@ from typing import Annotated
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
-from backend.api.gate import Gate
 from backend.api.job_feed import JobFeed
 from backend.api.probes import Probe
-from backend.api.rate_limits import RateLimits
 from backend.api.readiness import Readiness
-from backend.jobs.assembly import open_queue
+from backend.api.security.gate import Gate
+from backend.api.security.rate_limits import RateLimits
+from backend.assembly import build_worker, open_queue
 from backend.jobs.census import Census, take_census
 from backend.jobs.queue import JobQueue
-from backend.loop.assembly import build_worker
-from backend.loop.key_store import KeyStore
-from backend.loop.pool_memory import PoolMemory
-from backend.loop.predictor import Predictor
-from backend.loop.repair import OrderKeeper
-from backend.loop.secret import webhook_secret
-from backend.loop.serving_model import keep_model_of
-from backend.loop.store import Store
-from backend.loop.thumbnails import Thumbnails
-from backend.loop.worker import ScoringWorker
+from backend.publishing.predict import Predictor
+from backend.publishing.restore import OrderKeeper
+from backend.ranking.pool_cache import PoolMemory
+from backend.scoring.batching import ScoringWorker
+from backend.scoring.serving_model import keep_model_of
+from backend.scoring.thumbnails import Thumbnails
 from backend.settings import Settings
+from backend.store.api_keys import KeyStore
+from backend.store.scores import Store
+from backend.store.webhook_secret import webhook_secret
 
 # At once; more wait for one of these to end, while their own time runs.
 _PREDICTING = 64

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import distinct, func, select
 
-from backend.loop import tables
-from backend.loop.database import Database
+from backend.store import tables
+from backend.store.database import Database
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from sqlalchemy import ColumnElement, and_, case, exists, func, or_, update
 from backend.jobs.owners import new_owner
 from backend.jobs.records import CANCELLED, QUEUED, RUNNING, Job, JobProgress, job_of
 from backend.jobs.stopping import JobLost
-from backend.loop import tables
-from backend.loop.database import Database
+from backend.store import tables
+from backend.store.database import Database
 
 c = tables.jobs.c
 

@@ -7,17 +7,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from sqlalchemy import Connection, delete, func, select
 
 from backend.errors import QueueError
+from backend.images.cache import ImageCache
+from backend.images.source import drop_cached
 from backend.jobs.records import QUEUED, RUNNING, job_of
-from backend.label_studio.image_cache import ImageCache
-from backend.label_studio.images import drop_cached
-from backend.loop import tables
-from backend.loop.assignments import kept_name
-from backend.loop.curve import curve_file
-from backend.loop.model_files import ModelFiles
-from backend.loop.sent_versions import stranger_name
-from backend.loop.store import Store
-from backend.loop.thumbnails import TaskImage, drop_thumbnail
+from backend.learning.curve import curve_file
+from backend.ranking.pins import kept_name
+from backend.scoring.model_files import ModelFiles
+from backend.scoring.thumbnails import TaskImage, drop_thumbnail
 from backend.settings import Settings
+from backend.store import tables
+from backend.store.scores import Store
+from backend.store.sent_versions import stranger_name
 
 _OF_PROJECTS = tuple(table for table in tables.metadata.sorted_tables if "project_id" in table.c)
 # Bound values in a statement are limited.

@@ -27,18 +27,18 @@ from backend.jobs.watch import Watch
 from backend.label_studio.client import Studio
 from backend.label_studio.records import ProjectInfo
 from backend.label_studio.transport import RefusedError
-from backend.loop.answer_store import AnswerStore
-from backend.loop.answers import AnswerReader
-from backend.loop.cleaning import clean_up
-from backend.loop.learning import Hooks, Learner
-from backend.loop.order import OrderMaker
-from backend.loop.prelabel import prelabel
-from backend.loop.published import OrderReport
-from backend.loop.reordering import Reorderer
-from backend.loop.scorers import Scorers
-from backend.loop.store import Store
-from backend.loop.training_set import why_not_judged
+from backend.learning.clean_up import clean_up
+from backend.learning.round import Hooks, Learner
+from backend.learning.sync_annotations import AnswerReader
+from backend.learning.training_set import why_not_judged
+from backend.publishing.live_queue import OrderReport
+from backend.publishing.prelabel import prelabel
+from backend.publishing.republish import Reorderer
+from backend.publishing.score_and_publish import OrderMaker
+from backend.scoring.models import Scorers
 from backend.settings import Settings
+from backend.store.annotations import AnswerStore
+from backend.store.scores import Store
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from backend.jobs.messages import Messages
 from backend.jobs.owners import new_owner
 from backend.jobs.records import CANCELLED, DONE, FAILED, QUEUED, RUNNING, Job, JobRecords, job_of
 from backend.jobs.sweeping import Sweeper
-from backend.loop import tables
-from backend.loop.database import Database
+from backend.store import tables
+from backend.store.database import Database
 
 LEASE_SECONDS = 30.0
 

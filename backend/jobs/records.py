@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, and_, case, func, select, update
 
 from backend.errors import QueueError
-from backend.loop import tables
-from backend.loop.database import Database, utc
+from backend.store import tables
+from backend.store.database import Database, utc
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
 STATES = (QUEUED, RUNNING, DONE, FAILED, CANCELLED)

@@ -12,8 +12,8 @@ from sqlalchemy import and_, select, update
 from backend.jobs.claims import requeued
 from backend.jobs.owners import is_gone
 from backend.jobs.records import FAILED, RUNNING
-from backend.loop import tables
-from backend.loop.database import Database
+from backend.store import tables
+from backend.store.database import Database
 
 logger = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from functools import partial
 from http import HTTPStatus
 
+from backend.jobs.due import Situation, publish_is_due, training_is_due
 from backend.jobs.kinds import PUBLISH, TRAIN
 from backend.jobs.queue import JobQueue
 from backend.jobs.records import DONE, QUEUED, RUNNING
@@ -15,16 +16,15 @@ from backend.label_studio.publish import restore_order
 from backend.label_studio.records import ProjectInfo
 from backend.label_studio.transport import RefusedError
 from backend.label_studio.webhooks import backend_webhook_url, ensure_webhook, is_own_server
-from backend.loop.answer_store import AnswerStore
-from backend.loop.answers import AnswerReader
-from backend.loop.plan import Situation, publish_is_due, training_is_due
-from backend.loop.published import adopt_published, config_hash
-from backend.loop.round_store import RoundStore
-from backend.loop.secret import webhook_secret
-from backend.loop.store import Publication, Store
-from backend.loop.training_set import why_not_judged
+from backend.learning.sync_annotations import AnswerReader
+from backend.learning.training_set import why_not_judged
 from backend.progress import Progress
+from backend.publishing.live_queue import adopt_published, config_hash
 from backend.settings import Settings
+from backend.store.annotations import AnswerStore
+from backend.store.rounds import RoundStore
+from backend.store.scores import Publication, Store
+from backend.store.webhook_secret import webhook_secret
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.diversity import near_duplicate_groups
-from backend.embeddings import near_duplicate_cosine
 from backend.errors import SimulationError
-from backend.loop.ranking import RankOptions, rank_tasks
-from backend.loop.scoring import CROPS
-from backend.loop.store import ScoreColumns
+from backend.ranking.order import RankOptions, rank_tasks
+from backend.scoring.scorer import CROPS
+from backend.selection.embeddings import near_duplicate_cosine
 from backend.settings import Settings
 from backend.simulate.analysis import FULL, RANDOM
+from backend.store.scores import ScoreColumns
 from backend.strategies import STRATEGIES
 
 __all__ = [

@@ -16,12 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.class_weights import class_weights, weigh_image
 from backend.detections import Detections
 from backend.disk import write_whole
-from backend.embeddings import mean_direction
 from backend.errors import SimulationError
-from backend.loop.store import ScoreColumns
+from backend.selection.class_weights import class_weights, weigh_image
+from backend.selection.embeddings import mean_direction
 from backend.simulate.analysis import FULL
 from backend.simulate.arms import (
     PoolView,
@@ -33,6 +32,7 @@ from backend.simulate.arms import (
 from backend.simulate.plan import initial_order
 from backend.simulate.records import RoundPoint, Run, read_run, read_runs, run_path, write_run
 from backend.simulate.stage import Stage, image_name, observe
+from backend.store.scores import ScoreColumns
 from backend.training.matching import Predictions, match_image
 from backend.training.plan import TrainingPlan
 from backend.training.quality import JUDGING_FLOOR, Quality, measure

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.embeddings import join_views
 from backend.errors import HardestFirstError, SimulationError
 from backend.progress import Progress
+from backend.selection.embeddings import join_views
 from backend.settings import Settings
 from backend.simulate.datasets import LabelledImage, ReplayData
 from backend.simulate.plan import ReplayPlan

@@ -26,12 +26,12 @@ from backend.verbs.console import (
 if TYPE_CHECKING:
     from backend.jobs.handlers import Workshop
     from backend.jobs.records import Job
-    from backend.loop.published import OrderReport
+    from backend.publishing.live_queue import OrderReport
 
 
 def worker() -> None:
     """Run the loop: read answers, train, judge, rank anew. Runs until it is told to stop."""
-    from backend.jobs.assembly import work
+    from backend.worker_process import work
 
     work(service_settings())
 
@@ -49,7 +49,7 @@ def jobs(
 ) -> None:
     """Show what is done right now and what went wrong, or stop it."""
     from backend.jobs.records import QUEUED, RUNNING, JobRecords
-    from backend.loop.database import Database
+    from backend.store.database import Database
 
     database = Database.from_settings(settings_with())
     try:
@@ -72,10 +72,10 @@ def forget(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove all that is stored of a project here; Label Studio keeps what it has."""
-    from backend.jobs.assembly import open_queue
+    from backend.assembly import open_queue
     from backend.jobs.forgetting import forget as forget_project
     from backend.jobs.forgetting import stored_of
-    from backend.loop.store import Store
+    from backend.store.scores import Store
 
     settings = settings_with()
     store = Store.from_settings(settings)

@@ -13,7 +13,7 @@ import typer
 from backend.verbs.console import Json, note, output, say, settings_with, table
 
 if TYPE_CHECKING:
-    from backend.loop.key_store import ApiKey, KeyStore
+    from backend.store.api_keys import ApiKey, KeyStore
 
 keys = typer.Typer(help="Make, list and revoke keys of the API.", no_args_is_help=True)
 
@@ -66,8 +66,8 @@ def revoke(name: Annotated[str, typer.Argument(help="The key's name or id.")]) -
 
 @contextmanager
 def _key_store() -> Iterator[KeyStore]:
-    from backend.loop.database import Database
-    from backend.loop.key_store import KeyStore
+    from backend.store.api_keys import KeyStore
+    from backend.store.database import Database
 
     database = Database.from_settings(settings_with())
     try:

@@ -24,8 +24,8 @@ from backend.verbs.ordering import print_order_notes
 
 if TYPE_CHECKING:
     from backend.jobs.handlers import Workshop
-    from backend.loop.published import OrderReport
-    from backend.loop.round_report import RoundsReport
+    from backend.learning.report import RoundsReport
+    from backend.publishing.live_queue import OrderReport
     from backend.training.quality import Interval, Quality
 
 Version = Annotated[str, typer.Argument(help='As `rounds` shows it, or "base".')]
@@ -46,9 +46,9 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train on the answers so far, judge the model, and let it serve if it is not worse."""
-    from backend.jobs.assembly import build_workshop
+    from backend.assembly import build_workshop
     from backend.jobs.kinds import TRAIN
-    from backend.loop.round_store import RoundStore
+    from backend.store.rounds import RoundStore
     from backend.verbs.jobs import run_as_job
 
     with build_workshop(settings_with()) as workshop:
@@ -78,9 +78,9 @@ def rounds(
 ) -> None:
     """Show what each training gained, what pre-annotation saved, and whether to stop."""
     from backend.label_studio.client import Studio
-    from backend.loop.curve import curve_file, draw_curve
-    from backend.loop.round_report import quality_of, report_rounds
-    from backend.loop.store import Store
+    from backend.learning.curve import curve_file, draw_curve
+    from backend.learning.report import quality_of, report_rounds
+    from backend.store.scores import Store
 
     settings = settings_with()
     store = Store.from_settings(settings)
@@ -102,7 +102,7 @@ def rounds(
 
 
 def _print_report(report: RoundsReport) -> None:
-    from backend.loop.round_report import quality_of
+    from backend.learning.report import quality_of
 
     if report.rounds:
         output.print(_round_rows(report))
@@ -122,7 +122,7 @@ def _print_report(report: RoundsReport) -> None:
 
 
 def _round_rows(report: RoundsReport) -> Table:
-    from backend.loop.round_report import quality_of
+    from backend.learning.report import quality_of
 
     rows = table(
         f"rounds of project {report.project_id}; {report.serving} serves",
@@ -170,9 +170,9 @@ def _figure(interval: Interval) -> str:
 
 def promote(project_id: ProjectId, version: Version) -> None:
     """Let a trained model serve, whatever it was judged, and rank the queue anew."""
-    from backend.jobs.assembly import build_workshop
-    from backend.loop.round_store import RoundStore
-    from backend.loop.serving_model import model_that_serves
+    from backend.assembly import build_workshop
+    from backend.scoring.serving_model import model_that_serves
+    from backend.store.rounds import RoundStore
 
     with build_workshop(settings_with()) as workshop:
         rounds = RoundStore(workshop.store)
@@ -186,9 +186,9 @@ def promote(project_id: ProjectId, version: Version) -> None:
 
 def rollback(project_id: ProjectId) -> None:
     """Take the last promotion back, and rank the queue anew."""
-    from backend.jobs.assembly import build_workshop
-    from backend.loop.round_store import RoundStore
-    from backend.loop.serving_model import model_that_serves
+    from backend.assembly import build_workshop
+    from backend.scoring.serving_model import model_that_serves
+    from backend.store.rounds import RoundStore
 
     with build_workshop(settings_with()) as workshop:
         before, _ = RoundStore(workshop.store).roll_back(project_id)

@@ -25,7 +25,7 @@ from backend.verbs.console import (
 )
 
 if TYPE_CHECKING:
-    from backend.loop.published import OrderReport
+    from backend.publishing.live_queue import OrderReport
 
 _SKIPPED_SHOWN = 10
 
@@ -81,8 +81,8 @@ def print_order_notes(report: OrderReport) -> None:
 
 
 def _dry_run(project_id: int, given: dict[str, Any]) -> OrderReport:
-    from backend.jobs.assembly import build_workshop
-    from backend.loop.order import OrderMaker
+    from backend.assembly import build_workshop
+    from backend.publishing.score_and_publish import OrderMaker
 
     with build_workshop(settings_with(**given)) as shop, progress_bars() as on_progress:
         orders = OrderMaker(shop.settings, shop.studio, shop.store, shop.scorers)
@@ -90,7 +90,7 @@ def _dry_run(project_id: int, given: dict[str, Any]) -> OrderReport:
 
 
 def _publish(project_id: int, given: dict[str, Any]) -> OrderReport:
-    from backend.jobs.assembly import build_workshop
+    from backend.assembly import build_workshop
     from backend.jobs.kinds import PUBLISH
     from backend.verbs.jobs import run_as_job
 
@@ -103,9 +103,9 @@ def _publish(project_id: int, given: dict[str, Any]) -> OrderReport:
 def queue(project_id: ProjectId, limit: Limit = None, as_json: Json = False) -> None:
     """Show what Label Studio serves next: the published order, less what is labelled by now."""
     from backend.label_studio.client import Studio
-    from backend.loop.published import published_queue
-    from backend.loop.serving_model import notes_on_model
-    from backend.loop.store import Store
+    from backend.publishing.live_queue import published_queue
+    from backend.scoring.serving_model import notes_on_model
+    from backend.store.scores import Store
 
     settings = settings_with(queue_limit=limit)
     store = Store.from_settings(settings)
@@ -125,7 +125,7 @@ def queue(project_id: ProjectId, limit: Limit = None, as_json: Json = False) -> 
 
 def auto_label(project_id: ProjectId, as_json: Json = False) -> None:
     """Draw boxes on all unlabelled tasks that have none yet, without changing any order."""
-    from backend.jobs.assembly import build_workshop
+    from backend.assembly import build_workshop
     from backend.jobs.kinds import AUTO_LABEL
     from backend.verbs.jobs import run_as_job
 
@@ -147,8 +147,8 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Say what is wrong with the set-up, and the one thing to do about it."""
-    from backend.label_studio.findings import next_step
-    from backend.loop.examination import examine_setup
+    from backend.doctor.findings import next_step
+    from backend.doctor.setup import examine_setup
 
     findings = examine_setup(settings_with(), project_id)
     if as_json:

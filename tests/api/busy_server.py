@@ -23,20 +23,20 @@ import pytest
 from PIL import Image
 
 from backend.api import services
+from backend.assembly import open_queue
 from backend.detections import Detections
-from backend.jobs.assembly import open_queue
+from backend.images.source import ImageSource
 from backend.jobs.kinds import PUBLISH, SCORE, TRAIN
 from backend.jobs.runner import run_now
-from backend.label_studio.images import ImageSource
 from backend.label_studio.records import TaskRef
-from backend.loop.pool import Pool, PoolRanker
-from backend.loop.pool_store import PoolStore
-from backend.loop.round_store import RoundRow, RoundStore
-from backend.loop.scorers import Scorers
-from backend.loop.scoring import Scorer, crop_view
-from backend.loop.store import IMAGE_VIEW, Publication, RankRow, ScoredTask, Store
-from backend.loop.worker import ScoringWorker
+from backend.ranking.pool_store import PoolStore
+from backend.ranking.rank_project import Pool, PoolRanker
+from backend.scoring.batching import ScoringWorker
+from backend.scoring.models import Scorers
+from backend.scoring.scorer import Scorer, crop_view
 from backend.settings import Settings, load_settings
+from backend.store.rounds import RoundRow, RoundStore
+from backend.store.scores import IMAGE_VIEW, Publication, RankRow, ScoredTask, Store
 from backend.uncertainty import ImageScores
 from backend.vision.models import Models
 from tests.label_studio.conftest import CONFIG, WebServer, reply

@@ -19,11 +19,11 @@ import httpx
 from sqlalchemy import select
 
 from backend.label_studio.records import TaskRef
-from backend.loop import tables
-from backend.loop.pool import Pool, PoolRanker
-from backend.loop.pool_store import PoolStore
-from backend.loop.store import Publication, RankRow, Store
+from backend.ranking.pool_store import PoolStore
+from backend.ranking.rank_project import Pool, PoolRanker
 from backend.settings import Settings, load_settings
+from backend.store import tables
+from backend.store.scores import Publication, RankRow, Store
 from demo.studio_server import free_port
 from tests.loop.conftest import CONFIG, MODELS, ROOT
 

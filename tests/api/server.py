@@ -13,7 +13,7 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from backend.api.access import Caller, _reader
+from backend.api.security.access import Caller, _reader
 from backend.api.services import Services
 from backend.server import create_app
 from backend.settings import Settings

@@ -10,17 +10,17 @@ import httpx
 import pytest
 from sqlalchemy import delete, insert
 
-from backend.jobs.assembly import build_workshop
+from backend.assembly import build_workshop
 from backend.jobs.handlers import Workshop
 from backend.jobs.kinds import ASSIGN, PUBLISH
 from backend.jobs.records import DONE
 from backend.jobs.runner import Runner
 from backend.label_studio.client import Studio
-from backend.loop.predictor import Predictor
-from backend.loop.published import published_queue
-from backend.loop.store import RankRow, Store
-from backend.loop.tables import ranks
+from backend.publishing.live_queue import published_queue
+from backend.publishing.predict import Predictor
 from backend.settings import Settings, load_settings
+from backend.store.scores import RankRow, Store
+from backend.store.tables import ranks
 from demo.scene import Frame, generate
 from demo.studio_server import StudioServer
 from tests.api.server import Server, served

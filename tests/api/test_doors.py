@@ -22,19 +22,19 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from backend import http_worker
-from backend.api.access import door_of
-from backend.api.headers import SecurityHeaders
-from backend.api.limits import SMALL_BODY_BYTES, BodyLimits, Door
+from backend.api.security.access import door_of
+from backend.api.security.headers import SecurityHeaders
+from backend.api.security.limits import SMALL_BODY_BYTES, BodyLimits, Door
 from backend.errors import HardestFirstError
 from backend.http_worker import HttpWorker
+from backend.images.source import ImageSource
 from backend.label_studio.client import Studio
-from backend.label_studio.images import ImageSource
-from backend.loop.database import Database
-from backend.loop.key_store import KeyStore
-from backend.loop.store import Store
 from backend.server import create_app
 from backend.service_log import make_handler
 from backend.settings import Settings, load_settings
+from backend.store.api_keys import KeyStore
+from backend.store.database import Database
+from backend.store.scores import Store
 from tests.api.server import Server, served
 from tests.label_studio.conftest import CONFIG, WebServer, reply
 from tests.loop.conftest import MODELS

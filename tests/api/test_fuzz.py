@@ -17,11 +17,11 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from backend.loop.key_store import KeyStore
-from backend.loop.store import Store
-from backend.loop.tables import metadata
 from backend.server import create_app
 from backend.settings import Settings
+from backend.store.api_keys import KeyStore
+from backend.store.scores import Store
+from backend.store.tables import metadata
 from tests.api.busy_server import SCORED, TASKS, fill, settings_for, without_models
 from tests.api.malformed import MAKE, Fuzz
 from tests.label_studio.conftest import CONFIG

@@ -22,23 +22,23 @@ from pydantic import SecretStr
 from sqlalchemy import update
 
 import backend.serving as serving
-from backend.api.access import Reader, Writer
-from backend.api.gate import Gate
-from backend.api.loopback import is_loopback
-from backend.api.rate_limits import RateLimits
 from backend.api.refusals import add_error_handlers
+from backend.api.security.access import Reader, Writer
+from backend.api.security.gate import Gate
+from backend.api.security.loopback import is_loopback
+from backend.api.security.rate_limits import RateLimits
 from backend.errors import SettingsError, StoreError
-from backend.loop.key_store import KeyStore
-from backend.loop.store import Store
-from backend.loop.tables import api_keys
 from backend.server import create_app
 from backend.settings import Settings, load_settings
+from backend.store.api_keys import KeyStore
+from backend.store.scores import Store
+from backend.store.tables import api_keys
 from demo.studio_server import free_port
-from tests.loop.conftest import MODELS, Command, postgres_url, running, wait_until
-from tests.loop.conftest import store as both_stores  # a store on each database
+from tests.conftest import store as both_stores  # a store on each database
+from tests.loop.conftest import MODELS, Command, running, wait_until
 from tests.redis_server import redis_program, running_redis
 
-__all__ = ["both_stores", "postgres_url"]
+__all__ = ["both_stores"]
 
 LOCAL = ("127.0.0.1", 50000)
 REMOTE = ("203.0.113.9", 50000)
@@ -381,7 +381,7 @@ def test_guessing_costs_no_query_and_soon_brings_nothing_but_429(
         return all_keys(self)
 
     monkeypatch.setattr(KeyStore, "all", count)
-    monkeypatch.setattr("backend.api.gate.FRESH_SECONDS", 3600.0)
+    monkeypatch.setattr("backend.api.security.gate.FRESH_SECONDS", 3600.0)
     client = connect()
     guesses = [f"hardest_{n:012x}_{n:064x}" for n in range(100)]
     answers = [client.get("/read/1", headers=bearer(guess)) for guess in guesses]

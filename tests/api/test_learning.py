@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from backend.label_studio.client import Studio
-from backend.loop.round_report import report_rounds
-from backend.loop.round_store import RoundRow, RoundStore
+from backend.learning.report import report_rounds
 from backend.settings import load_settings
+from backend.store.rounds import RoundRow, RoundStore
 from tests.api.server import Server, served
 from tests.label_studio.conftest import CONFIG, WebServer, reply
 

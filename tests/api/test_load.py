@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from backend.loop.thumbnails import LIMIT_S
+from backend.scoring.thumbnails import LIMIT_S
 from demo.scene import generate
 from tests.api.crowd import Answers, Fault, FaultyStudio, Step, storm
 from tests.api.loaded_server import KNOWN, PROJECT, VERSION, Process, ask, serving

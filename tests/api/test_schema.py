@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from backend.api.prefixes import PREFIXES
-from backend.loop.key_store import KeyStore
 from backend.metrics import HTTP_REQUESTS
+from backend.store.api_keys import KeyStore
 from tests.api.busy_server import (
     SCORED,
     TASKS,

@@ -21,15 +21,15 @@ from backend.detections import Detections
 from backend.jobs.context import JobContext
 from backend.jobs.runner import run_now
 from backend.label_studio.records import TaskRef
-from backend.loop import pool_memory
-from backend.loop.answer_store import AnswerStore, StoredAnswer
-from backend.loop.assignments import Assignments
-from backend.loop.pool import Pool, PoolRanker
-from backend.loop.pool_memory import PoolMemory
-from backend.loop.pool_store import PoolStore
-from backend.loop.scoring import crop_view
-from backend.loop.store import IMAGE_VIEW, Publication, ScoredTask, Store
+from backend.ranking import pool_cache as pool_memory
+from backend.ranking.pins import Assignments
+from backend.ranking.pool_cache import PoolMemory
+from backend.ranking.pool_store import PoolStore
+from backend.ranking.rank_project import Pool, PoolRanker
+from backend.scoring.scorer import crop_view
 from backend.settings import Settings, load_settings
+from backend.store.annotations import AnswerStore, StoredAnswer
+from backend.store.scores import IMAGE_VIEW, Publication, ScoredTask, Store
 from backend.strategies import STRATEGIES
 from backend.uncertainty import ImageScores
 from tests.api.server import Server, served

@@ -18,11 +18,11 @@ from PIL import Image
 
 from backend.api.prefixes import PREFIXES
 from backend.detections import Detections
-from backend.label_studio.image_cache import ImageCache
-from backend.label_studio.images import ImageSource
-from backend.loop.store import ScoredTask, Store
-from backend.loop.thumbnails import FRESH_S, Thumbnails
+from backend.images.cache import ImageCache
+from backend.images.source import ImageSource
+from backend.scoring.thumbnails import FRESH_S, Thumbnails
 from backend.settings import load_settings
+from backend.store.scores import ScoredTask, Store
 from backend.uncertainty import ImageScores
 from demo.studio_server import StudioServer
 from tests.api.server import Server, served
@@ -174,7 +174,7 @@ def test_an_image_that_label_studio_does_not_give(gallery: Gallery) -> None:
 def test_an_image_that_takes_too_long_is_there_when_asked_again(
     gallery: Gallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backend.api.thumbnails.LIMIT_S", 0.2)
+    monkeypatch.setattr("backend.api.routes.thumbnails.LIMIT_S", 0.2)
     given = threading.Event()
 
     def slow(handler: BaseHTTPRequestHandler) -> None:

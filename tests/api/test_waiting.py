@@ -17,17 +17,17 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from backend.api import label_studio
+from backend.api.routes import label_studio
 from backend.errors import WeightsError
 from backend.label_studio.records import TaskRef
-from backend.loop import repair
-from backend.loop.predictor import Predictor
-from backend.loop.ranked_pool import RankedPool
-from backend.loop.scorers import Scorers
-from backend.loop.scoring import ScoringReport
-from backend.loop.store import Store
-from backend.loop.worker import ScoringWorker
+from backend.publishing import restore as repair
+from backend.publishing.predict import Predictor
+from backend.ranking.ranked_pool import RankedPool
+from backend.scoring.batching import ScoringWorker
+from backend.scoring.models import Scorers
+from backend.scoring.scorer import ScoringReport
 from backend.settings import Settings
+from backend.store.scores import Store
 from tests.api.busy_server import SCORED, UNSCORED, BusyStudio, fill, settings_for
 from tests.api.crowd import Answers, Step, storm
 from tests.api.server import Server, served

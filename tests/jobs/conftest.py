@@ -16,8 +16,7 @@ import pytest
 from backend.jobs.messages import make_huey
 from backend.jobs.queue import JobQueue
 from backend.jobs.records import Job
-from backend.loop.database import Database
-from tests.postgres_server import postgres_bin, running_postgres
+from backend.store.database import Database
 from tests.redis_server import redis_program, running_redis
 
 ROOT = Path(__file__).parent.parent.parent
@@ -29,15 +28,6 @@ def eventually(true: Callable[[], bool], what: str) -> None:
     while not true():
         assert time.monotonic() < deadline, f"never so: {what}"
         time.sleep(0.02)
-
-
-@pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    programs = postgres_bin()
-    if programs is None:
-        pytest.skip("no PostgreSQL server on this machine (Debian: apt-get install postgresql)")
-    with running_postgres(programs, tmp_path_factory.mktemp("postgres")) as url:
-        yield url
 
 
 @pytest.fixture(scope="session")

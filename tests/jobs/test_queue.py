@@ -21,7 +21,7 @@ from backend.jobs.owners import is_gone, new_owner
 from backend.jobs.queue import JobQueue
 from backend.jobs.records import Job, JobProgress, tail
 from backend.jobs.stopping import JobLost
-from backend.loop import tables
+from backend.store import tables
 from tests.jobs.conftest import Plant
 
 

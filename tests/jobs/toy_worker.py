@@ -16,7 +16,7 @@ from backend.jobs.messages import make_huey
 from backend.jobs.queue import JobQueue
 from backend.jobs.runner import run_now
 from backend.jobs.worker import run_worker
-from backend.loop.database import Database
+from backend.store.database import Database
 
 # Nothing is given where this is only imported.
 FOLDER = Path(*sys.argv[1:2])

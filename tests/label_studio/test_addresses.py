@@ -21,8 +21,8 @@ import pytest
 
 from backend.addresses import AllowedHosts, is_public
 from backend.errors import ImageError
+from backend.images.source import ImageSource
 from backend.label_studio.auth import TokenAuth
-from backend.label_studio.images import ImageSource
 from tests.label_studio.conftest import WebServer, reply
 
 STUDIO = "http://studio.example"
@@ -31,7 +31,7 @@ REMEDY = "ALLOWED_IMAGE_HOSTS"
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backend.label_studio.downloads._pause", lambda state: 0.0)
+    monkeypatch.setattr("backend.images.http._pause", lambda state: 0.0)
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)

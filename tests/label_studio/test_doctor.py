@@ -12,9 +12,9 @@ from threading import Thread
 import httpx
 import pytest
 
+from backend.doctor.findings import next_step
+from backend.doctor.label_studio import diagnose, examine
 from backend.label_studio.client import Studio
-from backend.label_studio.doctor import diagnose, examine
-from backend.label_studio.findings import next_step
 from backend.label_studio.publish import fresh_version, publish
 from backend.settings import load_settings
 from tests.label_studio.conftest import reply

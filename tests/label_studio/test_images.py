@@ -15,9 +15,9 @@ import httpx
 import pytest
 
 from backend.errors import AccessError, ImageError, UnreachableError
+from backend.images.cache import ImageCache
+from backend.images.source import ImageSource
 from backend.label_studio.auth import TokenAuth
-from backend.label_studio.image_cache import ImageCache
-from backend.label_studio.images import ImageSource
 from backend.label_studio.records import TaskRef
 from demo.studio_server import free_port
 from tests.label_studio.conftest import reply
@@ -30,7 +30,7 @@ STUDIO = "http://studio.example"
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch):
-    monkeypatch.setattr("backend.label_studio.downloads._pause", lambda state: 0.0)
+    monkeypatch.setattr("backend.images.http._pause", lambda state: 0.0)
 
 
 @pytest.fixture(params=["personal", "legacy"])

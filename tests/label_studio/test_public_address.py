@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from backend.errors import ImageError
+from backend.images.source import ImageSource
 from backend.label_studio.client import Studio
-from backend.label_studio.images import ImageSource
 from backend.settings import load_settings
 from demo.studio_server import StudioServer, free_port, running_studio
 from tests.label_studio.conftest import CONFIG, Person

@@ -160,7 +160,8 @@ def test_nothing_is_deleted_once_the_work_went_to_another_process(studio, make_p
 KILLED = """
 import os, signal, sys, json
 from backend.label_studio.client import Studio
-from backend.label_studio.publish import RankedTask, publish
+from backend.label_studio.publish import RankedTask
+from backend.label_studio.publish import publish
 
 url, token, project_id, version, step, order = json.loads(sys.stdin.read())
 

@@ -19,14 +19,12 @@ from unittest import mock
 import pytest
 
 from backend.cli import main
-from backend.loop.store import Store
-from backend.loop.tables import metadata
 from backend.settings import Settings, load_settings
+from backend.store.scores import Store
 from demo.project import label_config
 from demo.scene import CLASSES, Frame, generate
 from demo.studio_server import StudioServer
 from tests.label_studio.conftest import Person, WebServer, reply
-from tests.postgres_server import postgres_bin, running_postgres
 
 ROOT = Path(__file__).parent.parent.parent
 WEIGHTS = ROOT / "demo" / "weights"
@@ -205,25 +203,3 @@ def make_project(
         return project, sorted(task["id"] for task in listed["tasks"])
 
     return make
-
-
-@pytest.fixture(scope="module")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    programs = postgres_bin()
-    if programs is None:
-        pytest.skip("no PostgreSQL server on this machine (Debian: apt-get install postgresql)")
-    with running_postgres(programs, tmp_path_factory.mktemp("postgres")) as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    if request.param == "sqlite":
-        opened = Store(f"sqlite:///{tmp_path / 'store.sqlite3'}")
-    else:
-        opened = Store(request.getfixturevalue("postgres_url"))
-        with opened.begin() as connection:
-            for table in metadata.tables.values():
-                connection.execute(table.delete())
-    yield opened
-    opened.close()

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from backend.label_studio.importing import import_rows
-from backend.loop import prelabel
-from backend.loop.answer_store import AnswerStore
-from backend.loop.round_store import RoundStore
+from backend.publishing import prelabel
+from backend.store.annotations import AnswerStore
+from backend.store.rounds import RoundStore
 from demo.project import label_config
 from demo.scene import HEIGHT, WIDTH, Frame
 from tests.label_studio.conftest import Person

@@ -8,12 +8,12 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from backend.jobs.assembly import build_workshop, open_queue
+from backend.assembly import build_workshop, open_queue
 from backend.jobs.kinds import POLL, TRAIN
 from backend.jobs.records import JobProgress
 from backend.jobs.runner import run_now
-from backend.loop.answer_store import AnswerStore
 from backend.settings import Settings
+from backend.store.annotations import AnswerStore
 from demo.scene import Frame
 from tests.label_studio.conftest import Person, WebServer
 from tests.loop.conftest import Command, running, wait_until

@@ -11,13 +11,13 @@ from typing import Any
 import httpx
 import pytest
 
-from backend.jobs.assembly import open_queue
+from backend.assembly import open_queue
 from backend.jobs.queue import JobQueue
 from backend.jobs.records import FAILED, Job
 from backend.label_studio.client import Studio
-from backend.loop.round_store import RoundStore
-from backend.loop.store import Store
 from backend.settings import Settings
+from backend.store.rounds import RoundStore
+from backend.store.scores import Store
 from demo.annotator import Truth, answer
 from demo.project import label_config
 from demo.scene import CLASSES, HEIGHT, WIDTH, Frame, generate

@@ -10,8 +10,8 @@ import pytest
 
 from backend.label_studio.client import Studio
 from backend.label_studio.tabs import find_tab
-from backend.loop.answer_store import AnswerStore
-from backend.loop.answers import AnswerReader
+from backend.learning.sync_annotations import AnswerReader
+from backend.store.annotations import AnswerStore
 from demo.studio_server import StudioServer
 from tests.label_studio.conftest import Person
 from tests.label_studio.test_reviewer_tabs import serve

@@ -16,7 +16,7 @@ from sqlalchemy import update
 
 from backend.jobs.claims import requeued
 from backend.label_studio.client import Studio
-from backend.loop import tables
+from backend.store import tables
 from tests.label_studio.conftest import Person, reply
 from tests.loop.conftest import Command
 

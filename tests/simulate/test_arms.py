@@ -5,9 +5,9 @@ import pytest
 from numpy.typing import NDArray
 
 from backend.errors import SimulationError
-from backend.loop.store import ScoreColumns
 from backend.settings import load_settings
 from backend.simulate.arms import ARMS, PoolView, check_arms, crops_of, fixed_order, order_by_model
+from backend.store.scores import ScoreColumns
 from backend.strategies import STRATEGIES
 
 BY_MODEL = [arm for arm in ARMS if not arm.startswith("random")]

@@ -12,11 +12,11 @@ import pytest
 from backend.jobs.kinds import KINDS
 from backend.jobs.outcomes import OUTCOMES, outcome
 from backend.jobs.records import CANCELLED, DONE, FAILED, RUNNING, Job
-from backend.loop.advice import advise
-from backend.loop.published import OrderReport
-from backend.loop.round_report import RoundsReport
-from backend.loop.round_store import RoundRow
-from backend.loop.savings import Savings
+from backend.learning.edit_stats import Savings
+from backend.learning.report import RoundsReport
+from backend.learning.stopping import advise
+from backend.publishing.live_queue import OrderReport
+from backend.store.rounds import RoundRow
 from backend.verbs import jobs, learning, ordering
 
 FIGURE = {"value": 0.612, "low": 0.55, "high": 0.67}

@@ -127,7 +127,8 @@ def test_converting_tells_nobody_and_writes_nothing_else(tmp_path: Path) -> None
 import socket, sys, torch
 asked = []
 socket.getaddrinfo = lambda *address, **_: asked.append(address) or []
-from backend.vision.export import Source, convert
+from backend.vision.export import Source
+from backend.vision.export import convert
 class Double(torch.nn.Module):
     def forward(self, pixels):
         return (pixels.float() * 2,)

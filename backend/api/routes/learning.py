@@ -1,0 +1,99 @@
+"""Training and its rounds, seen from outside."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, HTTPException, status
+from pydantic import BaseModel, Field
+
+from backend.api.forms import form_or_json, form_or_json_schema
+from backend.api.parameters import Id, ProjectQuery, refusals
+from backend.api.routes.jobs import JobView, submit_checked
+from backend.api.security.access import Reader, Writer
+from backend.api.services import ServicesDep
+from backend.jobs.kinds import TRAIN
+from backend.jobs.records import Job
+from backend.label_studio.client import Studio
+from backend.learning.edit_stats import Savings
+from backend.learning.report import report_rounds
+from backend.learning.stopping import Advice
+from backend.training.quality import Interval, Quality
+
+router = APIRouter(tags=["learning"])
+
+_LABEL_STUDIO_S = 5.0
+
+
+class TrainRequest(BaseModel):
+    """What to train on."""
+
+    project_id: Id
+    all_labels: bool = Field(
+        False,
+        description="Train on the random share too. Nothing is left to judge by: the model is "
+        "kept, and serves only after `promote`.",
+    )
+
+
+class RoundView(BaseModel):
+    """One training and its judgement; figures are null where it could not be judged."""
+
+    round: int
+    version: str
+    labels: int = Field(description="Images it was trained on.")
+    boxes: int = Field(description="Boxes on them.")
+    judged_on: int = Field(description="Images of the random share.")
+    new: Quality | None
+    serving: Quality | None = Field(description="The model that served until then.")
+    difference: Interval | None = Field(description="Of mAP50, new less serving; paired.")
+    agreement: float | None = Field(description="Kappa of both models' boxes.")
+    promoted: bool
+    reason: str
+    minutes: float
+    savings: Savings = Field(description="What annotators did since the round before.")
+    created_at: datetime
+
+
+class RoundsView(BaseModel):
+    """What became of a project so far, first round first."""
+
+    project_id: int
+    serving: str = Field(description='The version that serves; "base": the weights of MODEL.')
+    rounds: list[RoundView]
+    since_last_round: Savings
+    advice: Advice
+
+
+@router.post(
+    "/train",
+    status_code=status.HTTP_202_ACCEPTED,
+    response_model=JobView,
+    responses=refusals(404, 409, 415, 502, 504),
+    openapi_extra=form_or_json_schema(TrainRequest),
+)
+def train(
+    body: Annotated[TrainRequest, Depends(form_or_json(TrainRequest))],
+    services: ServicesDep,
+    caller: Writer,
+) -> Job:
+    """Train on the answers so far, judge the model, and let it serve if it is not worse: a job."""
+    caller.check(body.project_id)
+    job = submit_checked(services, TRAIN, body.project_id, {"all_labels": body.all_labels})
+    if bool(job.payload.get("all_labels")) != body.all_labels:
+        raise HTTPException(
+            status.HTTP_409_CONFLICT,
+            f"{job} waits already, with the other all_labels: cancel it first, or wait for it",
+        )
+    return job
+
+
+@router.get("/rounds", response_model=RoundsView, responses=refusals(404, 502, 504))
+def rounds(project_id: ProjectQuery, services: ServicesDep, caller: Reader) -> dict[str, Any]:
+    """Show what each training gained, what pre-annotation saved, and whether to stop."""
+    caller.check(project_id)
+    settings = services.settings
+    # Somebody waits, and holds a thread: whoever wants it tried again asks again.
+    with Studio.from_settings(settings, timeout=_LABEL_STUDIO_S, retries=0) as studio:
+        return report_rounds(settings, studio, services.store, project_id).as_json()

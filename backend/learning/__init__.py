@@ -1,0 +1,1 @@
+"""From annotations to a better model: read, trained on, evaluated, reported."""

@@ -1,1 +1,0 @@
-"""The loop: score a pool, rank it, publish the order, answer Label Studio."""

@@ -1,0 +1,1 @@
+"""Orders and boxes in Label Studio: published, kept served, answered, examined."""

@@ -1,0 +1,154 @@
+"""Publishes a project's order with the images in front that somebody put first. Runs no model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from functools import partial
+from heapq import merge
+from math import inf
+
+from backend.label_studio.client import Studio
+from backend.label_studio.label_map import LabelMap
+from backend.label_studio.publish import fresh_version
+from backend.progress import Progress
+from backend.publishing.live_queue import adopt_published
+from backend.publishing.send import Draft, OrderSender
+from backend.ranking.pins import Assignment, Assignments, led_by
+from backend.ranking.pool_store import PoolStore
+from backend.ranking.ranked_pool import RankedPool
+from backend.settings import Settings
+from backend.store.scores import Publication, RankRow, Store
+
+
+@dataclass(frozen=True)
+class Reordered:
+    """What was published.
+
+    Args:
+        model_version: the version that is live now; "" if there was nothing to publish.
+        ranked: images in the order.
+        put_first: how many of them lead it because somebody put them first.
+        note: what people should know, in one line; "" for nothing.
+    """
+
+    model_version: str
+    ranked: int
+    put_first: int
+    note: str = ""
+
+
+class Reorderer:
+    """Publishes orders anew from the store.
+
+    Args:
+        settings: the score from which boxes are shown.
+        studio: where orders go.
+        store: scores, ranks and assignments.
+        hold: see `OrderSender`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        studio: Studio,
+        store: Store,
+        *,
+        hold: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._settings = settings
+        self._studio = studio
+        self._store = store
+        self._assignments = Assignments(store)
+        self._pools = PoolStore(store)
+        self._sender = OrderSender(
+            studio, store, threshold=settings.model_score_threshold, hold=hold
+        )
+
+    def run(
+        self,
+        project_id: int,
+        *,
+        done_before: str = "",
+        on_version: Callable[[str], None] = lambda version: None,
+        on_progress: Progress,
+    ) -> Reordered:
+        """Publish the images that are put first, then the others in the order they had.
+
+        Images that were put first and are no longer go back to where the last ranking has them.
+
+        Args:
+            project_id: the project.
+            done_before: the version that an attempt before this one sent. Where Label Studio
+                serves it by now, nothing is done again.
+            on_version: told the version of the order before it is sent.
+            on_progress: told how far it is.
+
+        Raises:
+            LabelConfigError: the label config has no rectangles.
+            LabelStudioError: Label Studio does not answer, refuses, or the order did not arrive.
+        """
+        project = self._studio.project(project_id)
+        adopt_published(self._store, project)
+        assignment = self._assignments.of(project_id)
+        tasks = list(self._studio.tasks(project_id))
+        first = assignment.open(tasks)
+        live, pool = self._store.publication(project_id), self._pools.load(project_id)
+        if live is not None and done_before == project.model_version == live.model_version:
+            return Reordered(live.model_version, live.ranked, len(first))
+        unlabelled = {task.id for task in tasks if not task.is_labeled}
+        order = self._former_order(live, pool, assignment)
+        rows = led_by(first, [row for row in order if row.task_id in unlabelled])
+        if not rows:
+            return Reordered("", 0, 0)
+        made_of = self._made_of(project_id, live, pool)
+        names = self._store.class_names(made_of.detector) or ()
+        on_version(made_of.model_version)
+        sent = self._sender.send(
+            Draft(
+                publication=made_of,
+                rows=rows,
+                class_names=names,
+                label_map=LabelMap.build(project.label_config, names) if names else None,
+            ),
+            on_progress=partial(on_progress, "publishing"),
+        )
+        return Reordered(sent.version, len(rows), len(first), sent.note)
+
+    def _former_order(
+        self, live: Publication | None, pool: RankedPool | None, assignment: Assignment
+    ) -> list[RankRow]:
+        """The order as it would be had nobody put anything first."""
+        if pool is None:
+            return [] if live is None else self._store.ranks(live.model_version)
+        ranked = [RankRow(t.rank, t.task_id, t.uncertainty_score) for t in pool.tasks()]
+        if live is None:
+            return ranked
+        places = {row.task_id: row.rank for row in ranked}
+        back = [row for row in ranked if row.task_id in assignment.led]
+        served = self._store.ranks(live.model_version)
+        stay = [row for row in served if row.task_id not in assignment.led]
+        return list(merge(stay, back, key=lambda row: places.get(row.task_id, inf)))
+
+    def _made_of(
+        self, project_id: int, live: Publication | None, pool: RankedPool | None
+    ) -> Publication:
+        """What the new order is made of: the same as the former one."""
+        now = datetime.now(timezone.utc)
+        if live is not None:
+            version = fresh_version(live.detector)
+            return replace(live, model_version=version, state="preparing", created_at=now)
+        detector = "" if pool is None else pool.detector
+        return Publication(
+            model_version=fresh_version(detector),
+            project_id=project_id,
+            state="preparing",
+            detector=detector,
+            encoder="" if pool is None else pool.encoder,
+            strategy=self._settings.strategy if pool is None else pool.options.strategy,
+            diversity_weight=self._settings.diversity_weight,
+            strategy_weights=self._settings.strategy_weights,
+            ranked=0,
+            created_at=now,
+        )

@@ -1,0 +1,1 @@
+"""From stored scores and embeddings to an order of a project's unlabelled tasks."""

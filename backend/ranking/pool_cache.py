@@ -1,0 +1,244 @@
+"""Ranked pools held in memory: the last order at once, another one in seconds.
+
+A cheap stamp of the store, read at every call, tells whether what is held is still true. What is
+slow (reading embeddings, ranking) is done by one thread at a time, and what one thread did serves
+all that waited for the same.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.errors import BusyError
+from backend.metrics import timed
+from backend.ranking.order import RankOptions, load_embeddings
+from backend.ranking.pins import Assignments
+from backend.ranking.pool_store import PoolStore, Stamp
+from backend.ranking.ranked_pool import RankedPool
+from backend.scoring.scorer import crop_view
+from backend.store.annotations import AnswerStore
+from backend.store.scores import Store
+
+# 100,000 tasks with 512 dims of the image and as many of its objects take up about 220 MB.
+_MAX_BYTES = 2**30
+_MAX_ORDERS = 16
+# Scores, standing and place of a task, and its hash as a Python string.
+_BYTES_PER_TASK = 160
+# An order takes up to 3 s, and one is made at a time. Whoever waits holds a thread that others
+# need: only so many wait for their turn, and those beyond for no more than a moment.
+_WAITING = 8
+_PATIENCE_S = 1.0
+
+
+@dataclass(frozen=True)
+class FreshPool:
+    """A pool in the order that was asked for.
+
+    Args:
+        pool: without what was labelled at `labels_read_at`.
+        labels_read_at: when it was last looked which tasks are labelled.
+    """
+
+    pool: RankedPool
+    labels_read_at: datetime
+
+
+@dataclass(eq=False)
+class _Held:
+    """What is held of a project.
+
+    Args:
+        stamp: at which it was read.
+        kept: the pool as the store keeps it.
+        last: the same less what is labelled by now.
+        embeddings: of its tasks; None: not asked for yet, or there was no room.
+        orders: by strategy and weight.
+    """
+
+    stamp: Stamp
+    kept: RankedPool
+    last: RankedPool
+    embeddings: NDArray[np.float16] | None = None
+    orders: dict[tuple[str, float], RankedPool] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """How much memory it takes up, about."""
+        tasks = len(self.kept.columns.task_ids)
+        orders = sum(pool.order.nbytes for pool in list(self.orders.values()))
+        vectors = 0 if self.embeddings is None else self.embeddings.nbytes
+        return _BYTES_PER_TASK * tasks + orders + vectors
+
+
+class PoolMemory:
+    """Answers in which order a project's tasks stand. Thread-safe; one serves a process.
+
+    Args:
+        store: where pools, embeddings and answers are.
+        max_bytes: projects that were not asked for lately make room from here on.
+    """
+
+    def __init__(self, store: Store, *, max_bytes: int = _MAX_BYTES) -> None:
+        self._store = store
+        self._pools = PoolStore(store)
+        self._answers = AnswerStore(store)
+        self._assignments = Assignments(store)
+        self._max_bytes = max_bytes
+        self._projects: OrderedDict[int, _Held] = OrderedDict()
+        self._lock = threading.Lock()  # for `_projects` and `_reading`, never held for long
+        self._reading: dict[int, threading.Lock] = {}
+        self._ranking = threading.Lock()
+        self._turns = threading.BoundedSemaphore(_WAITING)
+
+    def ranked(
+        self,
+        project_id: int,
+        *,
+        strategy: str | None = None,
+        diversity_weight: float | None = None,
+    ) -> FreshPool | None:
+        """The open tasks of a project, in the order of the last scoring or another one.
+
+        Those that somebody put first stand first in any order, as they do in all that follow.
+        The near-duplicates are those that were found when the last order was made.
+
+        Args:
+            project_id: the project.
+            strategy: None: that of the last order.
+            diversity_weight: 0..1; None: that of the last order.
+
+        Returns:
+            None: the project was never ranked.
+
+        Raises:
+            StoreError: the store cannot be read, or lacks embeddings.
+            ScoreError: the embeddings cannot be ranked.
+            BusyError: too many other orders are asked for at once.
+        """
+        held = self._current(project_id)
+        if held is None:
+            return None
+        made = held.last.options
+        options = replace(
+            made,
+            strategy=made.strategy if strategy is None else strategy,
+            diversity_weight=(
+                made.diversity_weight if diversity_weight is None else diversity_weight
+            ),
+        )
+        if _key(options) == _key(made):
+            pool = held.last
+        else:
+            pool = held.orders.get(_key(options)) or self._rank(held, options)
+        first = self._assignments.of(project_id).first
+        return FreshPool(
+            replace(pool.led_by(first) if first else pool, options=options),
+            held.stamp.labels_read_at,
+        )
+
+    def _current(self, project_id: int) -> _Held | None:
+        """What is held of a project, read anew where the store has changed."""
+        stamp = self._pools.stamp(project_id)
+        if stamp is None:
+            return None
+        with self._lock:
+            held = self._projects.get(project_id)
+            if held is not None and held.stamp == stamp:
+                held.stamp = stamp
+                self._projects.move_to_end(project_id)
+                return held
+            reading = self._reading.setdefault(project_id, threading.Lock())
+        with reading:
+            # Whoever waited here finds it read, unless it changed once more.
+            stamp = self._pools.stamp(project_id)
+            held = self._projects.get(project_id)
+            if stamp is None or (held is not None and held.stamp == stamp):
+                return held
+            fresh = self._read(project_id, stamp, held)
+            if fresh is not None:
+                self._hold(project_id, fresh)
+            return fresh
+
+    def _read(self, project_id: int, stamp: Stamp, before: _Held | None) -> _Held | None:
+        same_pool = before is not None and before.stamp.ranked_at == stamp.ranked_at
+        kept = before.kept if before and same_pool else self._pools.load(project_id)
+        if kept is None:
+            return None
+        fresh = _Held(stamp, kept, kept.without(self._answers.answered_tasks(project_id)))
+        if before is None:
+            return fresh
+        if _rows(before.kept) == _rows(kept):
+            fresh.embeddings = before.embeddings
+        if same_pool and np.array_equal(before.last.standing, fresh.last.standing):
+            fresh.orders = before.orders
+        return fresh
+
+    def _hold(self, project_id: int, held: _Held) -> None:
+        with self._lock:
+            self._projects[project_id] = held
+            self._projects.move_to_end(project_id)
+            self._make_room()
+
+    def _rank(self, held: _Held, options: RankOptions) -> RankedPool:
+        with self._turn():
+            found = held.orders.get(_key(options))
+            if found is not None:
+                return found
+            embeddings = self._embeddings(held) if options.spreads else None
+            with timed("rank"):
+                pool = held.last.ordered(options, embeddings)
+            for key in list(held.orders)[: 1 - _MAX_ORDERS]:
+                del held.orders[key]
+            held.orders[_key(options)] = pool
+        with self._lock:
+            self._make_room()
+        return pool
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._turns.acquire(timeout=_PATIENCE_S):
+            raise BusyError(
+                "too many other orders are asked for at once: ask again in a few seconds"
+            )
+        try:
+            with self._ranking:
+                yield
+        finally:
+            self._turns.release()
+
+    def _embeddings(self, held: _Held) -> NDArray[np.float16]:
+        if held.embeddings is None:
+            held.embeddings = load_embeddings(
+                self._store,
+                held.kept.encoder,
+                crop_view(held.kept.detector),
+                held.kept.columns.image_hashes,
+            )
+        return held.embeddings
+
+    def _make_room(self) -> None:
+        """Forget the projects asked for longest ago, and of the last one what is large."""
+        excess = sum(held.bytes for held in self._projects.values()) - self._max_bytes
+        while excess > 0 and len(self._projects) > 1:
+            excess -= self._projects.popitem(last=False)[1].bytes
+        if excess > 0:
+            next(iter(self._projects.values())).embeddings = None
+
+
+def _key(options: RankOptions) -> tuple[str, float]:
+    """Options of one pool that share it make the same order."""
+    weighs = options.strategy == "diverse_uncertainty"
+    return options.strategy, options.diversity_weight if weighs else 0.0
+
+
+def _rows(pool: RankedPool) -> tuple[str, str, tuple[str, ...]]:
+    """What decides the embeddings."""
+    return pool.encoder, pool.detector, pool.columns.image_hashes

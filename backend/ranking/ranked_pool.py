@@ -1,0 +1,123 @@
+"""A ranked pool: the scored tasks of a project, where each of them stands, and the order.
+
+It holds all that another order needs but the embeddings, so that a project is ranked anew for
+another strategy or weight without Label Studio and without a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.ranking.holdout import deal, shuffled
+from backend.ranking.order import RankedTask, RankOptions, order_rows, ranked_tasks
+from backend.store.scores import ScoreColumns
+
+_ROWS_AT_ONCE = 4096
+
+
+class Standing(IntEnum):
+    """What a task is to an order."""
+
+    LABELLED = 0  # not in it; the picks keep away from what it shows
+    BY_CHANCE = 1  # of the random share: dealt in
+    DUPLICATE = 2  # another task stands in line before it
+    REPRESENTATIVE = 3  # ranked for itself
+
+
+@dataclass(frozen=True, eq=False)
+class RankedPool:
+    """N scored tasks of a project, M of them in an order.
+
+    Args:
+        project_id: the project.
+        detector: whose scores these are.
+        encoder: whose embeddings the picks are spread by.
+        ranked_at: when the standings, and with them the near-duplicates, were told.
+        options: what decided the order.
+        validation_share: the share of the order that is dealt in by chance, 0..1.
+        columns: the scores of the N tasks, by ascending task id.
+        standing: (N,) values of `Standing`.
+        order: (M,) row numbers of `columns`, first place first.
+    """
+
+    project_id: int
+    detector: str
+    encoder: str
+    ranked_at: datetime
+    options: RankOptions
+    validation_share: float
+    columns: ScoreColumns
+    standing: NDArray[np.uint8]
+    order: NDArray[np.int32]
+
+    def ordered(
+        self, options: RankOptions, embeddings: NDArray[np.float16] | None = None
+    ) -> RankedPool:
+        """The same tasks in the order that `options` make.
+
+        Args:
+            options: may differ in strategy, diversity weight and limit; with other weights of
+                the scores, other images would represent the near-duplicates.
+            embeddings: (N, D) unit rows; needed by the strategies that spread.
+        """
+        unlabelled = np.flatnonzero(self.standing >= Standing.DUPLICATE)
+        labelled = np.flatnonzero(self.standing == Standing.LABELLED)
+        by_chance = self.columns.task_ids[self.standing == Standing.BY_CHANCE]
+        rows = known = None
+        if options.spreads and embeddings is not None:
+            rows, known = _as_float32(embeddings, unlabelled), _as_float32(embeddings, labelled)
+        ranked = unlabelled
+        if len(unlabelled):
+            places = order_rows(
+                self.columns.take(unlabelled),
+                options,
+                embeddings=rows,
+                labelled=known,
+                represents=self.standing[unlabelled] == Standing.REPRESENTATIVE,
+            )
+            ranked = unlabelled[places]
+        dealt = np.searchsorted(
+            self.columns.task_ids, shuffled(self.project_id, by_chance.tolist())
+        )
+        order = deal(ranked.tolist(), dealt.tolist(), self.validation_share)
+        return replace(self, options=options, order=np.array(order, dtype=np.int32))
+
+    def without(self, labelled: Set[int]) -> RankedPool:
+        """The same order less these tasks, which are labelled by now."""
+        gone = np.isin(self.columns.task_ids, np.fromiter(labelled, np.int64, len(labelled)))
+        standing = np.where(gone, np.uint8(Standing.LABELLED), self.standing)
+        return replace(self, standing=standing, order=self.order[~gone[self.order]])
+
+    def led_by(self, task_ids: Sequence[int]) -> RankedPool:
+        """The same order with these tasks before all others; those not in it do not matter."""
+        there = self.order[np.isin(self.columns.task_ids[self.order], task_ids)]
+        place = dict(zip(self.columns.task_ids[there].tolist(), there.tolist(), strict=True))
+        first = [place[task_id] for task_id in task_ids if task_id in place]
+        rest = self.order[~np.isin(self.order, first)]
+        return replace(self, order=np.array([*first, *rest], dtype=np.int32))
+
+    def tasks(self, limit: int | None = None) -> list[RankedTask]:
+        """The first `limit` places of the order, or all; rank 1 is served first."""
+        rows = self.order[:limit].astype(np.intp)
+        by_chance = self.standing[rows] == Standing.BY_CHANCE
+        return [
+            replace(task, picked_at_random=bool(random))
+            for task, random in zip(
+                ranked_tasks(self.columns.take(rows), self.options), by_chance, strict=True
+            )
+        ]
+
+
+def _as_float32(embeddings: NDArray[np.float16], rows: NDArray[np.intp]) -> NDArray[np.float32]:
+    """These rows: the picks read each many times over, so that converting once saves time."""
+    found = np.empty((len(rows), embeddings.shape[1]), dtype=np.float32)
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        found[part] = embeddings[rows[part]]
+    return found

@@ -1,0 +1,228 @@
+"""Scores a pool: fetch, decode, detect, embed, store. What is stored is not done again.
+
+Each batch is stored before the next begins: a run killed at any point goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from backend.errors import ImageError
+from backend.images.source import ImageSource, image_uri
+from backend.label_studio.label_map import data_field
+from backend.label_studio.records import TaskRef
+from backend.metrics import IMAGES_SCORED, IMAGES_SKIPPED, timed
+from backend.selection.class_weights import class_weights, weigh_image
+from backend.selection.embeddings import mean_direction
+from backend.store.scores import IMAGE_VIEW, ScoredTask, Store
+from backend.uncertainty import score_image
+from backend.vision.models import Models, Observation
+from backend.vision.pipeline import observe_all
+
+logger = logging.getLogger(__name__)
+
+# Objects of an image that are embedded beside the image: its most uncertain ones.
+CROPS = 3
+
+# Images that are stored in one transaction.
+_BATCH = 16
+
+
+@dataclass
+class ScoringReport:
+    """What a scoring run did: tasks scored now, tasks found scored, and why others were not."""
+
+    scored: int = 0
+    reused: int = 0
+    skipped: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class _Due:
+    """One image to be scored. A task may be in a batch twice, with two images."""
+
+    task_id: int
+    uri: str
+    image_hash: str = ""  # known once it is loaded
+
+
+@dataclass(frozen=True)
+class _Seen:
+    due: _Due
+    observation: Observation
+
+
+class Scorer:
+    """Scores tasks with one pair of models. One thread at a time.
+
+    Args:
+        models: the detector and the encoder.
+        store: where scores and embeddings go.
+        source: where the pixels come from.
+        learned: class name -> how many boxes the detector was trained on; None where its training
+            was not here, or not told: no class then counts more than another.
+    """
+
+    def __init__(
+        self,
+        models: Models,
+        store: Store,
+        source: ImageSource,
+        *,
+        learned: Mapping[str, int] | None = None,
+    ) -> None:
+        self._models = models
+        self._store = store
+        self._source = source
+        self._class_weights = (
+            class_weights([learned[name] for name in self.class_names]) if learned else None
+        )
+        store.save_detector(self.detector_version, self.class_names)
+
+    @property
+    def models(self) -> Models:
+        """The detector and the encoder."""
+        return self._models
+
+    @property
+    def detector_version(self) -> str:
+        """What identifies the detector in the store."""
+        return self._models.detector.version
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the detector can see."""
+        return self._models.detector.class_names
+
+    @property
+    def encoder_name(self) -> str:
+        """What identifies the encoder in the store."""
+        return self._models.encoder.name
+
+    def score(
+        self,
+        project_id: int,
+        tasks: Sequence[TaskRef],
+        *,
+        label_config: str,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> ScoringReport:
+        """Score those of `tasks` that are not stored yet.
+
+        One task's unreadable image is reported and the others go on.
+
+        Raises:
+            LabelConfigError: the label config names no image.
+            LabelStudioError: Label Studio went away; what was scored is stored.
+            StoreError: the store cannot be written.
+        """
+        report = ScoringReport()
+        todo = self._not_stored(project_id, tasks, data_field(label_config), report)
+        done = len(tasks) - len(todo)
+        on_progress(done, len(tasks))
+
+        def load(due: _Due) -> bytes:
+            with timed("fetch"):
+                data = self._source.fetch(due.uri, task_id=due.task_id)
+            due.image_hash = hashlib.sha256(data).hexdigest()
+            return data
+
+        def embedded(due: _Due) -> bool:
+            return bool(self._store.embedded(self.encoder_name, IMAGE_VIEW, [due.image_hash]))
+
+        batch: list[_Seen] = []
+        outcomes = observe_all(self._models, todo, load, embedded=embedded, crops=CROPS)
+        for due, outcome in outcomes:
+            done += 1
+            if isinstance(outcome, Observation):
+                batch.append(_Seen(due, outcome))
+                report.scored += 1
+            elif isinstance(outcome, ImageError):
+                _skip(report, project_id, due.task_id, outcome)
+            else:
+                self._save(project_id, batch)
+                raise outcome
+            if len(batch) == _BATCH:
+                self._save(project_id, batch)
+                batch = []
+            on_progress(done, len(tasks))
+        self._save(project_id, batch)
+        return report
+
+    def _not_stored(
+        self,
+        project_id: int,
+        tasks: Sequence[TaskRef],
+        image_field: str,
+        report: ScoringReport,
+    ) -> list[_Due]:
+        stored = self._store.scored_uris(project_id, self.detector_version)
+        todo: list[_Due] = []
+        for task in tasks:
+            try:
+                uri = image_uri(task, image_field)
+            except ImageError as error:
+                _skip(report, project_id, task.id, error)
+                continue
+            if stored.get(task.id) == uri:
+                report.reused += 1
+            else:
+                todo.append(_Due(task.id, uri))
+        return todo
+
+    def _save(self, project_id: int, batch: Sequence[_Seen]) -> None:
+        if not batch:
+            return
+        with timed("store"):
+            self._store_batch(project_id, batch)
+        IMAGES_SCORED.inc(len(batch))
+
+    def _store_batch(self, project_id: int, batch: Sequence[_Seen]) -> None:
+        images = {
+            seen.due.image_hash: seen.observation.embedding
+            for seen in batch
+            if seen.observation.embedding is not None
+        }
+        crops = {
+            seen.due.image_hash: mean_direction(seen.observation.object_embeddings)
+            for seen in batch
+            if len(seen.observation.object_embeddings)
+        }
+        self._store.save_embeddings(self.encoder_name, IMAGE_VIEW, images)
+        self._store.save_embeddings(self.encoder_name, crop_view(self.detector_version), crops)
+        # Scores last: a stored score is the sign that the image's embeddings are stored too.
+        self._store.save_scores(project_id, [self._scored(seen) for seen in batch])
+
+    def _scored(self, seen: _Seen) -> ScoredTask:
+        detections = seen.observation.detections
+        return ScoredTask(
+            task_id=seen.due.task_id,
+            image_uri=seen.due.uri,
+            image_hash=seen.due.image_hash,
+            detector=self.detector_version,
+            detections=detections,
+            scores=score_image(
+                detections.class_scores,
+                peak_score=detections.peak_score,
+                floor=self._models.detector.floor,
+            ),
+            class_weight=1.0
+            if self._class_weights is None
+            else weigh_image(
+                detections.class_scores, self._class_weights, floor=self._models.detector.floor
+            ),
+        )
+
+
+def _skip(report: ScoringReport, project_id: int, task_id: int, error: ImageError) -> None:
+    report.skipped[task_id] = str(error)
+    IMAGES_SKIPPED.inc()
+    logger.info("not scored: %s", error, extra={"project": project_id, "task": task_id})
+
+
+def crop_view(detector: str) -> str:
+    """The view of the store that holds a detector's object crops: other boxes, other crops."""
+    return f"crops:{detector}"

@@ -1,0 +1,369 @@
+"""What is kept between runs: scores, embeddings and published orders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import delete, func, select, update
+
+from backend.detections import Detections
+from backend.store import tables
+from backend.store.database import Database, utc
+from backend.store.encoding import pack_detections, pack_vector, unpack_detections, unpack_vector
+from backend.uncertainty import ImageScores
+
+# SQLite allows 32,766 bound values in a statement; longer id lists are asked for in parts.
+_IDS_PER_QUERY = 10_000
+
+IMAGE_VIEW = "image"
+
+
+@dataclass(frozen=True)
+class ScoredTask:
+    """A task's scores as stored.
+
+    `scores` are public: 0..1, lower = more uncertain. `image_hash` is the SHA-256 of the file.
+    `class_weight` is 1 where the detector has not learned from this project.
+    """
+
+    task_id: int
+    image_uri: str
+    image_hash: str
+    detector: str
+    detections: Detections
+    scores: ImageScores
+    class_weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class ScoreColumns:
+    """The scores of N tasks as columns, without their boxes: what ranking reads.
+
+    The three score arrays are (N,) float64, 0..1, lower = more uncertain. `class_weight`, (N,), is
+    that of `backend.selection.class_weights`: above 0, at most 1, higher = rarer classes.
+    """
+
+    task_ids: NDArray[np.int64]
+    image_hashes: tuple[str, ...]
+    lowest_confidence: NDArray[np.float64]
+    margin_sampling: NDArray[np.float64]
+    entropy: NDArray[np.float64]
+    class_weight: NDArray[np.float64]
+
+    def take(self, rows: NDArray[np.intp]) -> ScoreColumns:
+        """These rows, in this order."""
+        return ScoreColumns(
+            task_ids=self.task_ids[rows],
+            image_hashes=tuple([self.image_hashes[row] for row in rows.tolist()]),
+            lowest_confidence=self.lowest_confidence[rows],
+            margin_sampling=self.margin_sampling[rows],
+            entropy=self.entropy[rows],
+            class_weight=self.class_weight[rows],
+        )
+
+
+@dataclass(frozen=True)
+class RankRow:
+    """One place of a published order. Rank 1 is served first."""
+
+    rank: int
+    task_id: int
+    uncertainty_score: float
+
+
+@dataclass(frozen=True)
+class Publication:
+    """One order that was sent to Label Studio; see `store/sent_versions.py` for its states."""
+
+    model_version: str
+    project_id: int
+    state: str
+    detector: str
+    encoder: str
+    strategy: str
+    diversity_weight: float
+    strategy_weights: Mapping[str, float]
+    ranked: int
+    created_at: datetime
+
+
+class Store(Database):
+    """The database. Safe to use from several threads and processes.
+
+    Raises:
+        StoreError: it cannot be opened, read or written; one line with the remedy.
+    """
+
+    # --- scores -------------------------------------------------------------------------------
+
+    def save_scores(self, project_id: int, scored: Sequence[ScoredTask]) -> None:
+        """Keep these scores; a task scored again by the same detector is replaced."""
+        now = datetime.now(timezone.utc)
+        rows = [_score_row(project_id, task, now) for task in scored]
+        with self.begin() as connection:
+            self.upsert(connection, tables.scores, rows)
+
+    def scored_uris(self, project_id: int, detector: str) -> dict[int, str]:
+        """Task id -> the image URI it was scored from, for all tasks this detector has scored."""
+        query = select(tables.scores.c.task_id, tables.scores.c.image_uri).where(
+            tables.scores.c.project_id == project_id, tables.scores.c.detector == detector
+        )
+        with self.begin() as connection:
+            return _pairs(connection.execute(query))
+
+    def score_columns(
+        self, project_id: int, detector: str, task_ids: Sequence[int]
+    ) -> ScoreColumns:
+        """The scores of those of `task_ids` that this detector has scored, by ascending id."""
+        c = tables.scores.c
+        measures = (c.lowest_confidence, c.margin_sampling, c.entropy)
+        columns = (c.task_id, c.image_hash, *measures, c.class_weight)
+        wanted = set(task_ids)
+        query = (
+            select(*columns)
+            .where(c.project_id == project_id, c.detector == detector)
+            .order_by(c.task_id)
+        )
+        with self.begin() as connection:
+            rows = [row for row in connection.execute(query) if row.task_id in wanted]
+        return ScoreColumns(
+            task_ids=np.array([row.task_id for row in rows], dtype=np.int64),
+            image_hashes=tuple(row.image_hash for row in rows),
+            lowest_confidence=np.array([row.lowest_confidence for row in rows], dtype=np.float64),
+            margin_sampling=np.array([row.margin_sampling for row in rows], dtype=np.float64),
+            entropy=np.array([row.entropy for row in rows], dtype=np.float64),
+            class_weight=np.array([row.class_weight for row in rows], dtype=np.float64),
+        )
+
+    def scored_tasks(
+        self, project_id: int, detector: str, task_ids: Sequence[int]
+    ) -> dict[int, ScoredTask]:
+        """Task id -> its scores and boxes, for those of `task_ids` this detector has scored."""
+        c = tables.scores.c
+        found: dict[int, ScoredTask] = {}
+        with self.begin() as connection:
+            for part in _parts(task_ids):
+                query = select(tables.scores).where(
+                    c.project_id == project_id, c.detector == detector, c.task_id.in_(part)
+                )
+                for row in connection.execute(query):
+                    found[row.task_id] = _scored_task(row)
+        return found
+
+    def save_detector(self, version: str, class_names: Sequence[str]) -> None:
+        """Keep the class names of a detector, so that its boxes can be named without it."""
+        row = {"version": version, "class_names": json.dumps(list(class_names))}
+        with self.begin() as connection:
+            self.upsert(connection, tables.detectors, [row])
+
+    def class_names(self, detector: str) -> tuple[str, ...] | None:
+        """The class names of a detector, or None when it never scored anything here."""
+        query = select(tables.detectors.c.class_names).where(tables.detectors.c.version == detector)
+        with self.begin() as connection:
+            names = connection.scalar(query)
+        return None if names is None else tuple(json.loads(names))
+
+    def drop_scores(self, project_id: int, keep_detectors: Iterable[str]) -> None:
+        """Forget what detectors other than these have scored in a project."""
+        c = tables.scores.c
+        with self.begin() as connection:
+            connection.execute(
+                delete(tables.scores).where(
+                    c.project_id == project_id, c.detector.not_in(list(keep_detectors))
+                )
+            )
+
+    # --- embeddings ---------------------------------------------------------------------------
+
+    def save_embeddings(
+        self, encoder: str, view: str, vectors: Mapping[str, NDArray[np.float32]]
+    ) -> None:
+        """Keep image hash -> (D,) unit vector."""
+        rows = [
+            {"image_hash": key, "encoder": encoder, "view": view, "vector": pack_vector(vector)}
+            for key, vector in vectors.items()
+        ]
+        with self.begin() as connection:
+            self.upsert(connection, tables.embeddings, rows)
+
+    def embedded(self, encoder: str, view: str, image_hashes: Sequence[str]) -> set[str]:
+        """Which of these images have a vector already."""
+        c = tables.embeddings.c
+        found: set[str] = set()
+        with self.begin() as connection:
+            for part in _parts(image_hashes):
+                query = select(c.image_hash).where(
+                    c.encoder == encoder, c.view == view, c.image_hash.in_(part)
+                )
+                found.update(connection.scalars(query))
+        return found
+
+    def embeddings(
+        self, encoder: str, view: str, image_hashes: Sequence[str]
+    ) -> dict[str, NDArray[np.float32]]:
+        """Image hash -> (D,) float32 unit vector, for those that have one."""
+        packed = self.packed_embeddings(encoder, view, image_hashes)
+        return {key: unpack_vector(vector) for key, vector in packed.items()}
+
+    def packed_embeddings(
+        self, encoder: str, view: str, image_hashes: Sequence[str]
+    ) -> dict[str, bytes]:
+        """Image hash -> its vector as stored, for those that have one; see `unpack_rows`."""
+        c = tables.embeddings.c
+        found: dict[str, bytes] = {}
+        with self.begin() as connection:
+            for part in _parts(list(dict.fromkeys(image_hashes))):
+                query = select(c.image_hash, c.vector).where(
+                    c.encoder == encoder, c.view == view, c.image_hash.in_(part)
+                )
+                found.update(_pairs(connection.execute(query)))
+        return found
+
+    # --- publications -------------------------------------------------------------------------
+
+    def save_publication(self, publication: Publication, order: Sequence[RankRow]) -> None:
+        """Keep an order before it is sent. Its state is what the publication says."""
+        row = {
+            **publication.__dict__,
+            "strategy_weights": json.dumps(dict(publication.strategy_weights)),
+        }
+        with self.begin() as connection:
+            connection.execute(tables.publications.insert(), [row])
+            if order:
+                entries = [
+                    {"model_version": publication.model_version, **r.__dict__} for r in order
+                ]
+                connection.execute(tables.ranks.insert(), entries)
+
+    def mark_live(self, project_id: int, model_version: str) -> None:
+        """Say that this order is the one Label Studio serves; the one before is superseded."""
+        c = tables.publications.c
+        with self.begin() as connection:
+            of_project = update(tables.publications).where(c.project_id == project_id)
+            connection.execute(
+                of_project.where(
+                    c.state.in_(("live", "shown")), c.model_version != model_version
+                ).values(state="superseded")
+            )
+            connection.execute(
+                of_project.where(c.model_version == model_version).values(
+                    state="live", replaced_at=None
+                )
+            )
+
+    def publication(self, project_id: int, model_version: str | None = None) -> Publication | None:
+        """The named publication of a project, or its live one; None when there is none."""
+        c = tables.publications.c
+        query = select(tables.publications).where(c.project_id == project_id)
+        if model_version is None:
+            query = query.where(c.state == "live")
+        else:
+            query = query.where(c.model_version == model_version)
+        with self.begin() as connection:
+            row = connection.execute(query).first()
+        return None if row is None else _publication(row)
+
+    def publication_detectors(self, project_id: int) -> set[str]:
+        """The detectors behind the orders of a project that are kept."""
+        c = tables.publications.c
+        query = select(c.detector).where(c.project_id == project_id, c.ranked > 0)
+        with self.begin() as connection:
+            return set(connection.scalars(query))
+
+    def ranks(self, model_version: str, *, limit: int | None = None) -> list[RankRow]:
+        """The order of a publication, first place first."""
+        c = tables.ranks.c
+        query = (
+            select(c.rank, c.task_id, c.uncertainty_score)
+            .where(c.model_version == model_version)
+            .order_by(c.rank)
+            .limit(limit)
+        )
+        with self.begin() as connection:
+            return [RankRow(*row) for row in connection.execute(query)]
+
+    def ranks_of(self, model_version: str, task_ids: Sequence[int]) -> dict[int, int]:
+        """Task id -> its rank in a publication, for those that have one."""
+        c = tables.ranks.c
+        found: dict[int, int] = {}
+        with self.begin() as connection:
+            for part in _parts(task_ids):
+                query = select(c.task_id, c.rank).where(
+                    c.model_version == model_version, c.task_id.in_(part)
+                )
+                found.update(_pairs(connection.execute(query)))
+        return found
+
+    def more_uncertain(self, model_version: str, uncertainty_score: float) -> int:
+        """How many tasks of a publication are more uncertain than this public score."""
+        c = tables.ranks.c
+        query = select(func.count()).where(
+            c.model_version == model_version, c.uncertainty_score < uncertainty_score
+        )
+        with self.begin() as connection:
+            return connection.scalar(query) or 0
+
+
+def _score_row(project_id: int, task: ScoredTask, now: datetime) -> dict[str, Any]:
+    width, height = task.detections.image_size
+    return {
+        "project_id": project_id,
+        "task_id": task.task_id,
+        "detector": task.detector,
+        "image_uri": task.image_uri,
+        "image_hash": task.image_hash,
+        "width": width,
+        "height": height,
+        "boxes": len(task.detections),
+        "classes": task.detections.class_scores.shape[1],
+        "peak_score": float(task.detections.peak_score),
+        "detections": pack_detections(task.detections),
+        "lowest_confidence": task.scores.lowest_confidence,
+        "margin_sampling": task.scores.margin_sampling,
+        "entropy": task.scores.entropy,
+        "class_weight": task.class_weight,
+        "scored_at": now,
+    }
+
+
+def _scored_task(row: Any) -> ScoredTask:
+    return ScoredTask(
+        task_id=row.task_id,
+        image_uri=row.image_uri,
+        image_hash=row.image_hash,
+        detector=row.detector,
+        detections=unpack_detections(
+            row.detections,
+            boxes=row.boxes,
+            classes=row.classes,
+            peak_score=row.peak_score,
+            image_size=(row.width, row.height),
+        ),
+        scores=ImageScores(
+            lowest_confidence=row.lowest_confidence,
+            margin_sampling=row.margin_sampling,
+            entropy=row.entropy,
+        ),
+        class_weight=row.class_weight,
+    )
+
+
+def _publication(row: Any) -> Publication:
+    values = {name: getattr(row, name) for name in Publication.__dataclass_fields__}
+    values["strategy_weights"] = json.loads(values["strategy_weights"])
+    return Publication(**{**values, "created_at": utc(values["created_at"])})
+
+
+def _pairs(rows: Iterable[Any]) -> dict[Any, Any]:
+    return {row[0]: row[1] for row in rows}
+
+
+def _parts(values: Sequence[Any]) -> Iterator[list[Any]]:
+    for start in range(0, len(values), _IDS_PER_QUERY):
+        yield list(values[start : start + _IDS_PER_QUERY])

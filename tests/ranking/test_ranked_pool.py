@@ -1,0 +1,203 @@
+"""A ranked pool, as it is kept in the store and ranked anew."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import select, update
+
+from backend.detections import Detections
+from backend.diversity import find_representatives, rank, rank_represented
+from backend.errors import ScoreError
+from backend.label_studio.records import TaskRef
+from backend.ranking.pool_store import PoolStore
+from backend.ranking.rank_project import Pool, PoolRanker
+from backend.ranking.ranked_pool import RankedPool, Standing
+from backend.scoring.scorer import crop_view
+from backend.selection.embeddings import join_views
+from backend.settings import Settings
+from backend.store import tables
+from backend.store.annotations import AnswerStore, StoredAnswer
+from backend.store.scores import IMAGE_VIEW, ScoredTask, Store
+from backend.strategies import STRATEGIES
+from backend.uncertainty import ImageScores
+
+
+def rows_of(count: int, seed: int) -> Any:
+    """Unit rows, of which many are near-duplicates."""
+    rng = np.random.default_rng(seed)
+    rows = rng.standard_normal((max(count // 3, 1), 5))[
+        rng.integers(max(count // 3, 1), size=count)
+    ]
+    rows += 0.05 * rng.standard_normal(rows.shape)
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.mark.parametrize("count", [0, 1, 200])
+@pytest.mark.parametrize("labels", [0, 20])
+@pytest.mark.parametrize("threshold", [None, 0.95])
+@pytest.mark.parametrize("has_keys", [False, True])
+def test_known_representatives_give_the_order_of_a_rank_that_looks_for_them(
+    count: int, labels: int, threshold: float | None, has_keys: bool
+) -> None:
+    rows, known = rows_of(count, 1), rows_of(labels, 2)
+    utilities = np.random.default_rng(3).random(count).round(1)
+    keys = [f"film {row % 50}" if row % 2 else None for row in range(count)] if has_keys else None
+    search = {"labelled": known, "duplicate_threshold": threshold, "keys": keys}
+    represents = find_representatives(rows, utilities, **search)
+    for weight in (0.0, 0.4, 1.0):
+        expected = rank(rows, utilities, limit=30, diversity_weight=weight, **search)
+        found = rank_represented(
+            rows, utilities, represents, limit=30, diversity_weight=weight, labelled=known
+        )
+        assert found.tolist() == expected.order.tolist()
+        assert represents.tolist() == (expected.groups == np.arange(count)).tolist()
+
+
+def test_representatives_of_another_pool_are_refused() -> None:
+    with pytest.raises(ScoreError, match="represents must have shape"):
+        rank_represented(rows_of(3, 1), [0.5] * 3, np.ones(2, dtype=np.bool_), limit=1)
+
+
+def pool_of(store: Store, tasks: int, encoder: str = "e1") -> Pool:
+    """Tasks with scores and embeddings in the store; the first five are labelled."""
+    rng = np.random.default_rng(tasks)
+    nothing = Detections(np.empty((0, 4), np.float32), np.empty((0, 2), np.float32), 0.0, (9, 9))
+    measured = rng.random((tasks, 4)).round(2).tolist()
+    store.save_scores(
+        7,
+        [
+            ScoredTask(task, f"/{task}", f"hash{task}", "d1", nothing, ImageScores(*scores), weight)
+            for task, (*scores, weight) in enumerate(measured, start=1)
+        ],
+    )
+    for seed, view in enumerate((IMAGE_VIEW, crop_view("d1"))):
+        rows = rows_of(tasks, seed)
+        store.save_embeddings(encoder, view, {f"hash{i}": r for i, r in enumerate(rows, start=1)})
+    refs = [
+        TaskRef(task, {"film": f"film {task // 4}"}, task <= 5, int(task <= 5))
+        for task in range(1, tasks + 1)
+    ]
+    return Pool(7, refs, "d1", encoder)
+
+
+def places(pool: RankedPool) -> list[tuple[int, float, bool]]:
+    return [(t.task_id, t.uncertainty_score, t.picked_at_random) for t in pool.tasks()]
+
+
+@pytest.mark.parametrize("tasks", [0, 60])
+def test_a_pool_comes_back_from_the_store_as_it_was(store: Store, tasks: int) -> None:
+    ranked = PoolRanker(Settings(validation_share=0.2), store).rank(pool_of(store, tasks))
+    pools = PoolStore(store)
+    assert pools.load(7) is None
+    pools.save(ranked)
+    found = pools.load(7)
+    assert found is not None
+    assert places(found) == places(ranked)
+    assert found.options == ranked.options
+    assert found.columns.image_hashes == ranked.columns.image_hashes
+    assert found.columns.class_weight.tolist() == ranked.columns.class_weight.tolist()
+    assert found.standing.tolist() == ranked.standing.tolist()
+    assert (found.detector, found.encoder, found.ranked_at) == ("d1", "e1", ranked.ranked_at)
+    # A project has one.
+    later = replace(ranked, ranked_at=datetime.now(timezone.utc), order=ranked.order[:1])
+    pools.save(later)
+    kept = pools.load(7)
+    assert kept is not None
+    assert kept.ranked_at == later.ranked_at
+    assert len(kept.order) == min(1, tasks)
+
+
+def test_a_pool_kept_before_there_were_class_weights_is_not_weighed(store: Store) -> None:
+    pools = PoolStore(store)
+    pools.save(PoolRanker(Settings(), store).rank(pool_of(store, 10)))
+    with store.begin() as connection:
+        (kept,) = connection.scalars(select(tables.pools.c.tasks))
+        with np.load(io.BytesIO(zlib.decompress(kept))) as columns:
+            older = {name: columns[name] for name in columns if name != "class_weight"}
+        packed = io.BytesIO()
+        np.savez(packed, **older)
+        blob = zlib.compress(packed.getvalue())
+        connection.execute(update(tables.pools).values(tasks=blob))
+    found = pools.load(7)
+    assert found is not None
+    assert found.columns.class_weight.tolist() == [1.0] * 10
+
+
+def test_the_stamp_tells_that_something_changed_and_only_then(store: Store) -> None:
+    pools, answers = PoolStore(store), AnswerStore(store)
+    assert pools.stamp(7) is None
+    ranked = PoolRanker(Settings(), store).rank(pool_of(store, 10))
+    pools.save(ranked)
+    stamps = [pools.stamp(7)]
+    answers.watch(7)
+    answers.polled(7)
+    assert pools.stamp(7) == stamps[0]
+    answer = StoredAnswer(1, 6, None, False, False, None, [], None, None)
+    answers.replace(7, 6, [answer])
+    stamps.append(pools.stamp(7))
+    answers.replace(7, 6, [replace(answer, was_cancelled=True)])
+    answers.set_read_until(7, datetime.now(timezone.utc))
+    stamps.append(pools.stamp(7))
+    answers.forget_absent(7, [])
+    stamps.append(pools.stamp(7))
+    pools.save(replace(ranked, ranked_at=datetime.now(timezone.utc)))
+    stamps.append(pools.stamp(7))
+    assert len(set(stamps)) == len(stamps)
+    assert pools.stamp(7) == stamps[-1]
+
+
+@pytest.mark.parametrize("encoder", ["e1", "detector-e1"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_open_task_has_one_place_and_duplicates_stand_behind(
+    store: Store, encoder: str, strategy: str
+) -> None:
+    pool = pool_of(store, 60, encoder)
+    settings = Settings(strategy=strategy, validation_share=0.0, sequence_field="film")  # type: ignore[arg-type]
+    ranked = PoolRanker(settings, store).rank(pool)
+    tasks = ranked.tasks()
+    assert [task.rank for task in tasks] == list(range(1, 56))
+    assert {task.task_id for task in tasks} == set(range(6, 61))
+    if ranked.options.spreads:
+        standing = ranked.standing[ranked.order]
+        first = int((standing == Standing.REPRESENTATIVE).sum())
+        assert 0 < first < len(standing)
+        assert (standing[:first] == Standing.REPRESENTATIVE).all()
+        films = [task.task_id // 4 for task in tasks[:first]]
+        assert len(films) == len(set(films))
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.4, 1.0])
+def test_the_order_is_the_diverse_one_away_from_what_is_labelled(
+    store: Store, weight: float
+) -> None:
+    pool = pool_of(store, 60)
+    settings = Settings(diversity_weight=weight, validation_share=0.0, queue_limit=20)
+    tasks = PoolRanker(settings, store).rank(pool).tasks()
+    hashes = [f"hash{task}" for task in range(1, 61)]
+    views = [store.embeddings("e1", view, hashes) for view in (IMAGE_VIEW, crop_view("d1"))]
+    rows = join_views(views[0], views[1], hashes, whitened=False).astype(np.float16)
+    scores = {task.task_id: task.uncertainty_score for task in tasks}
+    weights = store.score_columns(7, "d1", range(1, 61)).class_weight
+    utilities = [(1 - scores[task]) * weights[task - 1] for task in range(6, 61)]
+    expected = rank(rows[5:], utilities, limit=20, diversity_weight=weight, labelled=rows[:5])
+    assert [task.task_id for task in tasks] == (expected.order + 6).tolist()
+
+
+def test_the_random_share_is_dealt_in_by_chance(store: Store) -> None:
+    pool = pool_of(store, 60)
+    by_chance = []
+    for strategy in ("diverse_uncertainty", "entropy"):
+        settings = Settings(strategy=strategy, validation_share=0.25)  # type: ignore[arg-type]
+        tasks = PoolRanker(settings, store).rank(pool).tasks()
+        picked = [task for task in tasks if task.picked_at_random]
+        assert sum(task.picked_at_random for task in tasks[:20]) == 5
+        by_chance.append([task.task_id for task in picked])
+    # Whatever the strategy: the same ones, in the same order.
+    assert by_chance[0] == by_chance[1] != sorted(by_chance[0])

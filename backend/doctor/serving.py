@@ -56,7 +56,7 @@ def check_serving(studio: Studio, project: ProjectInfo) -> list[Finding]:
     if project.agreement_threshold:
         message = (
             "Label Studio serves labelled tasks again, before the order, where annotators agree "
-            f"less than {project.agreement_threshold}"
+            f"less than {project.agreement_threshold:g}"
         )
         findings.append(warn("agreement", message, f"take the agreement threshold out {_QUALITY}"))
     if project.overlap_first:

@@ -66,9 +66,14 @@ def _examine_order(store: Store, project: ProjectInfo) -> list[Finding]:
     if stranger:
         message, _, remedy = stranger.partition(": ")
         return [warn(ORDER, message, remedy)]
-    ranks = {row.task_id: row.rank for row in store.ranks(project.model_version)}
+    live = store.publication(project.id, project.model_version)
+    if live is None:
+        return []
+    ranks = {row.task_id: row.rank for row in store.ranks(live.model_version)}
     answers = AnswerStore(store)
-    answered = [task for task in answers.in_order_of_answering(project.id) if task in ranks]
+    # What was skipped before is ranked again, and was not passed over.
+    since = answers.in_order_of_answering(project.id, live.created_at)
+    answered = [task for task in since if task in ranks]
     passed = passed_over(ranks, answered)[-_LOOKED_AT:]
     others = len(answers.annotators(project.id)) - 1
     if len(passed) < _FEWEST_ANSWERS or median(passed) <= others + _LEFT_OPEN:

@@ -10,9 +10,10 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from itertools import count
 from typing import Any
 
-from backend.errors import AccessError, LabelStudioError
+from backend.errors import LabelStudioError
 from backend.label_studio.records import (
     BackendInfo,
     PredictionRef,
@@ -23,7 +24,6 @@ from backend.label_studio.records import (
     WebhookInfo,
 )
 from backend.label_studio.task_reading import TaskReading
-from backend.label_studio.transport import RefusedError
 
 __all__ = ["UNCERTAINTY_SAMPLING", "ProjectInfo", "Studio", "TaskRef"]
 
@@ -44,9 +44,11 @@ class Studio(TaskReading):
 
     def whoami(self) -> UserInfo:
         """The account the token belongs to."""
-        with self._speaking("asking who the token belongs to"):
-            user = self._sdk.users.whoami()
-            return UserInfo(id=user.id, email=user.email or "")
+        found: UserInfo = self._get(
+            *("/api/current-user/whoami", "asking who the token belongs to"),
+            read=lambda row: UserInfo(id=row["id"], email=row.get("email") or ""),
+        )
+        return found
 
     def edition(self) -> str:
         """Label Studio's edition: "Community" or "Enterprise"; "" where it does not say."""
@@ -57,9 +59,10 @@ class Studio(TaskReading):
         """How many members a project has; None: this edition does not say."""
         path = f"/api/projects/{project_id}/members/"
         try:
-            rows = self._get(path, "reading the members", project_id)
-        except (RefusedError, AccessError):  # only Enterprise has this route, for some roles
+            found = self._get(path, "reading the members", project_id)
+        except LabelStudioError:  # only Enterprise has this route, and not for every account
             return None
+        rows = found.get("results") if isinstance(found, dict) else found
         return len(rows) if isinstance(rows, list) else None
 
     def version(self) -> str:
@@ -88,17 +91,24 @@ class Studio(TaskReading):
             LabelStudioError: it is not there, or not for this account to see.
         """
         path = f"/api/projects/{project_id}/"
-        return ProjectInfo.of(self._get(path, "reading the project", project_id))
+        found: ProjectInfo = self._get(path, "reading the project", project_id, read=ProjectInfo.of)
+        return found
 
     def projects(self) -> list[ProjectInfo]:
         """All projects this account sees."""
         found: list[ProjectInfo] = []
-        while True:
-            params = {"page": len(found) // _PROJECTS_A_PAGE + 1, "page_size": _PROJECTS_A_PAGE}
-            page = self._get("/api/projects/", "listing projects", params=params)
-            found += map(ProjectInfo.of, page["results"])
-            if not page["next"]:
-                return found
+        for number in count(1):
+            params = {"page": number, "page_size": _PROJECTS_A_PAGE}
+            rows, is_last = self._get(
+                "/api/projects/",
+                "listing projects",
+                params=params,
+                read=lambda page: ([*map(ProjectInfo.of, page["results"])], not page["next"]),
+            )
+            found += rows
+            if is_last:
+                break
+        return found
 
     # Predictions
 
@@ -111,14 +121,19 @@ class Studio(TaskReading):
         fine for tens of thousands, not for millions.
         """
         params = {"project": project_id}
-        rows = self._get("/api/predictions/", "reading predictions", project_id, params)
-        found = [PredictionRef.of(row) for row in rows]
+        found: list[PredictionRef] = self._get(
+            *("/api/predictions/", "reading predictions", project_id, params),
+            read=lambda rows: [*map(PredictionRef.of, rows)],
+        )
         return [p for p in found if model_version is None or p.model_version == model_version]
 
     def predictions_of_task(self, task_id: int) -> list[PredictionRef]:
         """All predictions of one task, of any version."""
-        rows = self._get("/api/predictions/", f"reading task {task_id}", params={"task": task_id})
-        return [PredictionRef.of(row) for row in rows]
+        found: list[PredictionRef] = self._get(
+            *("/api/predictions/", f"reading task {task_id}", None, {"task": task_id}),
+            read=lambda rows: [*map(PredictionRef.of, rows)],
+        )
+        return found
 
     def import_predictions(self, project_id: int, items: Sequence[Mapping[str, Any]]) -> int:
         """Import predictions in one request and say how many Label Studio made.
@@ -168,8 +183,11 @@ class Studio(TaskReading):
         A version that is set but has no predictions counts 0.
         """
         path = f"/api/projects/{project_id}/model-versions/"
-        answer = self._get(path, "listing model versions", project_id)
-        return {str(version): int(count) for version, count in answer.items()}
+        found: dict[str, int] = self._get(
+            *(path, "listing model versions", project_id),
+            read=lambda answer: {str(name): int(number) for name, number in answer.items()},
+        )
+        return found
 
     def delete_model_version(self, project_id: int, model_version: str) -> int:
         """Delete all predictions of a version (about 5 ms each) and say how many they were.
@@ -199,18 +217,28 @@ class Studio(TaskReading):
                 seconds and stores the `model_version` it answers; otherwise as last known.
         """
         doing = "listing ML backends"
+        found: list[BackendInfo]
         if refresh:
-            rows = self._get("/api/ml/", doing, project_id, {"project": project_id})
+            found = self._get(
+                *("/api/ml/", doing, project_id, {"project": project_id}),
+                read=lambda rows: [*map(BackendInfo.of, rows)],
+            )
         else:
             path = f"/api/projects/{project_id}/model-versions/"
             params = {"extended": "true", "include_live_models": "true"}
-            rows = self._get(path, doing, project_id, params).get("live") or []
-        return [BackendInfo.of(row) for row in rows]
+            found = self._get(
+                *(path, doing, project_id, params),
+                read=lambda answer: [*map(BackendInfo.of, answer.get("live") or [])],
+            )
+        return found
 
     def webhooks(self, project_id: int) -> list[WebhookInfo]:
         """The webhooks of a project."""
-        rows = self._get("/api/webhooks/", "listing webhooks", project_id, {"project": project_id})
-        return [WebhookInfo.of(row) for row in rows]
+        found: list[WebhookInfo] = self._get(
+            *("/api/webhooks/", "listing webhooks", project_id, {"project": project_id}),
+            read=lambda rows: [*map(WebhookInfo.of, rows)],
+        )
+        return found
 
     def create_webhook(self, project_id: int, fields: Mapping[str, Any]) -> WebhookInfo:
         """Make a webhook; `fields` as Label Studio names them. Sent once."""

@@ -5,7 +5,7 @@ Reads are retried; whatever is not safe to repeat is sent once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -13,12 +13,22 @@ import httpx
 
 # `LabelStudio` itself imports pandas and more, for clients that nothing here asks for.
 from label_studio_sdk.base_client import LabelStudioBase
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_random_exponential,
+)
 
 from backend.errors import SettingsError
 from backend.label_studio.auth import TokenAuth
-from backend.label_studio.transport import speaking_to
+from backend.label_studio.transport import foreign, speaking_to
+from backend.metrics import count_studio_error
 from backend.settings import Settings
+
+_LONGEST_PAUSE_S = 60.0
+_exponential = wait_random_exponential(multiplier=0.5, max=8.0)
 
 Self = TypeVar("Self", bound="Connection")
 
@@ -109,15 +119,26 @@ class Connection:
         doing: str,
         project_id: int | None = None,
         params: Mapping[str, Any] | None = None,
+        *,
+        read: Callable[[Any], Any] = lambda answer: answer,
     ) -> Any:
-        """GET what the SDK has no call for, or wraps in heavy models; retried like its reads."""
+        """GET what the SDK has no call for, or wraps in heavy models; retried like its reads.
+
+        `read` takes what is wanted out of the answer's JSON: where it cannot, the answer is not
+        Label Studio's.
+        """
         with self._speaking(doing, project_id):
-            return self._read(path, params).json()
+            answer = self._read(path, params)
+            try:
+                return read(answer.json())
+            except (AttributeError, LookupError, TypeError, ValueError):
+                count_studio_error("other")
+                raise foreign(self.url, doing) from None
 
     def _read(self, path: str, params: Mapping[str, Any] | None = None) -> httpx.Response:
         again = Retrying(
             stop=stop_after_attempt(self._retries + 1),
-            wait=wait_random_exponential(multiplier=0.5, max=8.0),
+            wait=_pause,
             retry=retry_if_exception(_is_passing),
             reraise=True,
         )
@@ -133,4 +154,15 @@ def _is_passing(error: BaseException) -> bool:
     """Whether trying again may help."""
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code >= 500 or error.response.status_code in (408, 429)
-    return isinstance(error, httpx.TransportError)
+    # Who did not answer in time is asked no second time: the wait would be as long again.
+    return isinstance(error, httpx.TransportError) and not isinstance(error, httpx.ReadTimeout)
+
+
+def _pause(state: RetryCallState) -> float:
+    """Seconds until the next try: as long as Label Studio asks for, up to a minute."""
+    error = state.outcome.exception() if state.outcome is not None else None
+    if isinstance(error, httpx.HTTPStatusError):
+        asked = error.response.headers.get("retry-after", "")
+        if asked.isdecimal():
+            return min(float(asked), _LONGEST_PAUSE_S)
+    return _exponential(state)

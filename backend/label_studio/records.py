@@ -26,7 +26,7 @@ class ProjectInfo:
         ground_truth_first: whether tasks with a ground truth come before the order.
         overlap_first: whether tasks that want several annotations do.
         agreement_threshold: the agreement below which labelled tasks come back, as Enterprise has
-            it; "" for none.
+            it; 0 for none.
     """
 
     id: int
@@ -40,27 +40,28 @@ class ProjectInfo:
     labelled_count: int
     ground_truth_first: bool = False
     overlap_first: bool = False
-    agreement_threshold: str = ""
+    agreement_threshold: float = 0.0
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> ProjectInfo:
         """From a row of Label Studio's own JSON; all fields but `id` may be missing or null."""
+        # The second name is that of older releases.
+        evaluated, older = (
+            row.get(name) for name in ("annotator_evaluation_enabled", "show_ground_truth_first")
+        )
         return cls(
             id=row["id"],
             title=row.get("title") or "",
             label_config=row.get("label_config") or "",
             sampling=row.get("sampling") or "",
             model_version=row.get("model_version") or "",
-            maximum_annotations=row.get("maximum_annotations") or 1,
+            maximum_annotations=int(row.get("maximum_annotations") or 1),
             show_predictions=row.get("show_collab_predictions") is not False,
             task_count=row.get("task_number") or 0,
             labelled_count=row.get("num_tasks_with_annotations") or 0,
-            # The second name is that of older releases.
-            ground_truth_first=bool(
-                row.get("annotator_evaluation_enabled", row.get("show_ground_truth_first"))
-            ),
+            ground_truth_first=bool(older if evaluated is None else evaluated),
             overlap_first=bool(row.get("show_overlap_first")),
-            agreement_threshold=str(row.get("agreement_threshold") or ""),
+            agreement_threshold=float(row.get("agreement_threshold") or 0),
         )
 
 

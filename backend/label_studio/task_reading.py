@@ -46,13 +46,11 @@ class TaskReading(Connection):
         """
         while True:
             above = _filter("id", "greater", "Number", after)
-            page = self._task_page(project_id, [above, *filters], page_size)
-            rows = page["tasks"]
-            for row in rows:
-                yield TaskRef.of(row)
-            if not rows or page["total"] <= len(rows):
+            found, total = self._task_page(project_id, [above, *filters], page_size)
+            yield from found
+            if not found or total <= len(found):
                 return
-            after = rows[-1]["id"]
+            after = found[-1].id
 
     def tasks_by_id(self, project_id: int, task_ids: Sequence[int]) -> dict[int, TaskRef]:
         """Task id -> the task, for those that are in the project.
@@ -81,8 +79,8 @@ class TaskReading(Connection):
 
         Locks nothing.
         """
-        page = self._task_page(project_id, filters, limit, ordering=ordering)
-        return [row["id"] for row in page["tasks"]]
+        found, _ = self._task_page(project_id, filters, limit, ordering=ordering)
+        return [task.id for task in found]
 
     def changed_tasks(
         self, project_id: int, since: datetime | None, *, page_size: int = 1000
@@ -120,10 +118,6 @@ class TaskReading(Connection):
                 )
             yield task
 
-    def task_count(self, project_id: int) -> int:
-        """How many tasks the project has."""
-        return int(self._task_page(project_id, [], 1)["total"])
-
     def annotations_of(self, project_id: int, task_ids: Iterable[int]) -> list[AnnotationRef]:
         """The annotations of some tasks, by task and then by age: skipped ones too, drafts not.
 
@@ -134,23 +128,26 @@ class TaskReading(Connection):
             LabelStudioError: Label Studio answered with other tasks than it was asked for.
         """
         wanted = sorted(set(task_ids))
-        found = []
+        found: list[AnnotationRef] = []
         for start in range(0, len(wanted), TASKS_A_REQUEST):
             asked = wanted[start : start + TASKS_A_REQUEST]
-            for row in self._whole_tasks(project_id, asked):
-                found += [AnnotationRef.of(annotation) for annotation in row["annotations"]]
+            found += self._annotations_of(project_id, asked)
         return sorted(found, key=lambda annotation: (annotation.task_id, annotation.id))
 
     def prediction(self, prediction_id: int) -> list[dict[str, Any]] | None:
         """The regions of one prediction; None: it was deleted, or never was."""
         path = f"/api/predictions/{prediction_id}/"
         try:
-            row = self._get(path, f"reading prediction {prediction_id}")
+            found: list[dict[str, Any]] = self._get(
+                path,
+                f"reading prediction {prediction_id}",
+                read=lambda row: [*(row["result"] or [])],
+            )
         except RefusedError as error:
             if error.status == 404:
                 return None
             raise
-        return list(row["result"] or [])
+        return found
 
     def _task_page(
         self,
@@ -159,7 +156,8 @@ class TaskReading(Connection):
         page_size: int,
         *,
         ordering: Sequence[str] = (),
-    ) -> Any:
+    ) -> tuple[list[TaskRef], int]:
+        """Some tasks, and how many there are in all."""
         params = {
             "project": project_id,
             "fields": "task_only",
@@ -167,10 +165,14 @@ class TaskReading(Connection):
             "page_size": page_size,
             "query": _query(filters, ordering),
         }
-        return self._get("/api/tasks/", "listing tasks", project_id, params)
+        found: tuple[list[TaskRef], int] = self._get(
+            *("/api/tasks/", "listing tasks", project_id, params),
+            read=lambda page: ([*map(TaskRef.of, page["tasks"])], int(page["total"])),
+        )
+        return found
 
-    def _whole_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[dict[str, Any]]:
-        """Tasks with their annotations; those that were deleted are absent."""
+    def _annotations_of(self, project_id: int, task_ids: Sequence[int]) -> list[AnnotationRef]:
+        """The annotations of so many tasks as go into one request."""
         params = {
             "project": project_id,
             "fields": "all",
@@ -178,10 +180,18 @@ class TaskReading(Connection):
             "page_size": len(task_ids),
             "query": _query([_filter("id", "in_list", "List", list(task_ids))], ()),
         }
-        answer = self._get("/api/tasks/", "reading annotations", project_id, params)
-        rows: list[dict[str, Any]] = answer["tasks"]
-        self._refuse_others({row["id"] for row in rows} - set(task_ids))
-        return rows
+
+        def read(page: Any) -> tuple[set[int], list[AnnotationRef]]:
+            rows = page["tasks"]
+            annotations = [AnnotationRef.of(found) for row in rows for found in row["annotations"]]
+            return {row["id"] for row in rows}, annotations
+
+        there, found = self._get(
+            "/api/tasks/", "reading annotations", project_id, params, read=read
+        )
+        self._refuse_others(there - set(task_ids))
+        annotations: list[AnnotationRef] = found
+        return annotations
 
     def _refuse_others(self, others: Set[int]) -> None:
         if others:

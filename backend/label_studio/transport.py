@@ -66,9 +66,9 @@ def speaking_to(
             _body(error.response),
             error.response.headers,
         ) from None
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, httpx.DecodingError):
         count_studio_error("other")
-        raise _foreign(url, doing) from None
+        raise foreign(url, doing) from None
     except httpx.TimeoutException:
         count_studio_error("timeout")
         raise UnreachableError(
@@ -155,11 +155,19 @@ def _from_status(
             "that answers without a redirect"
         )
     if 200 <= status < 300:
-        return _foreign(url, doing)
-    return RefusedError(f"Label Studio refused {doing} ({status}): {_detail(body)}", status)
+        return foreign(url, doing)
+    detail = _detail(body)
+    if status >= 500 or status == 429:
+        why = "is asked too often" if status == 429 else "failed"
+        return RefusedError(
+            f"Label Studio {why} at {doing} ({status}; {detail}): see its log, and try again",
+            status,
+        )
+    return RefusedError(f"Label Studio refused {doing} ({status}): {detail}", status)
 
 
-def _foreign(url: str, doing: str) -> LabelStudioError:
+def foreign(url: str, doing: str) -> LabelStudioError:
+    """For an answer that Label Studio does not give."""
     return LabelStudioError(
         f"{url} answered something that is not Label Studio's ({doing}): correct LABEL_STUDIO_URL"
     )

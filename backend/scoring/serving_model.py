@@ -52,7 +52,7 @@ def _note(
         return []
     other = "with other weights " if their_model == our_model else ""
     return [
-        f"the {process} runs with MODEL={their_model} and this command {other}with "
+        f"the {process} was last started with MODEL={their_model}, and this command {other}with "
         f"MODEL={our_model}: set the same MODEL for both, and start the {process} again where it "
         "was the wrong one"
     ]

@@ -95,12 +95,15 @@ class AnswerStore:
         with self._database.begin() as connection:
             return set(connection.scalars(query))
 
-    def in_order_of_answering(self, project_id: int) -> list[int]:
-        """The tasks with an answer or a skip, first answered first."""
+    def in_order_of_answering(self, project_id: int, since: datetime) -> list[int]:
+        """The tasks whose first answer or skip came at `since` or later, first answered first."""
         c = tables.answers.c
-        first = func.min(c.annotation_id)  # Label Studio numbers them as they come
         query = (
-            select(c.task_id).where(c.project_id == project_id).group_by(c.task_id).order_by(first)
+            select(c.task_id)
+            .where(c.project_id == project_id)
+            .group_by(c.task_id)
+            .having(func.min(c.updated_at) >= since)
+            .order_by(func.min(c.annotation_id))  # Label Studio numbers them as they come
         )
         with self._database.begin() as connection:
             return list(connection.scalars(query))

@@ -133,6 +133,9 @@ class ProgressLines:
     def __call__(self, what: str, done: int, total: int) -> None:
         """Say so, where it is time to."""
         now = self._clock()
+        if done < self._began.get(what, (now, done))[1]:  # it begins once more
+            del self._began[what]
+            self._ended.discard(what)
         began_at, began_with = self._began.setdefault(what, (now, done))
         ends = 0 < total <= done and what not in self._ended
         if not ends and now - self._said_at < self._pause_s:
@@ -141,7 +144,7 @@ class ProgressLines:
             self._ended.add(what)
         self._said_at = now
         steps = done - began_with
-        left = (now - began_at) / steps * (total - done) if steps > 0 else 0
+        left = (now - began_at) / steps * max(0, total - done) if steps > 0 else 0
         when = f", about {math.ceil(left / 60)} min left" if left else ""
         note(f"{what}: {done} of {total}{when}")
 

@@ -23,6 +23,10 @@ _DEEP_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N", "F"})
 _REDUCIBLE_MODES = frozenset({"L", "LA", "RGB", "RGBA", "CMYK", "YCbCr"})
 _END_OF_JPEG = b"\xff\xd9"
 _PNG = b"\x89PNG\r\n\x1a\n"
+_END_OF_PNG = b"IEND\xaeB`\x82"
+_IEND = b"\x00\x00\x00\x00" + _END_OF_PNG
+_BITS_PER_SAMPLE = 258
+_PLANAR_CONFIGURATION = 284
 _PNG_TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 
 
@@ -95,28 +99,38 @@ def _decode(data: bytes, long_side: int, max_pixels: int) -> Picture:
 
 
 def _deep_colours(image: Image.Image, data: bytes) -> Image.Image | None:
-    """An image with 16 bits a colour, read by OpenCV; None: it has fewer.
+    """An image with 16 bits a colour, read by OpenCV; None: it has fewer, or OpenCV cannot.
 
     Pillow keeps the upper 8 of them, which are black where a camera fills 10 or 12.
     """
-    tiles = getattr(image, "tile", ())
-    if not any(";16" in str(tile[3]) for tile in tiles if image.mode.startswith("RGB")):
+    if not _has_deep_colours(image):
         return None
     import cv2
 
+    # What it cannot read is for Pillow to read, or to name.
+    cv2.setLogLevel(0)
+    whole = data if image.format == "TIFF" or data.rstrip().endswith(_END_OF_PNG) else data + _IEND
     flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
-    found = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
-    if found is None or found.dtype != np.uint16:
-        raise ImageError(
-            "the image is damaged, or its 16 bits a colour cannot be read: replace the file, or "
-            "save it with 8 bits a colour"
-        )
-    alpha = found.shape[2] == 4
-    colours = cv2.cvtColor(found, cv2.COLOR_BGRA2RGBA if alpha else cv2.COLOR_BGR2RGB)
-    eight = _to_eight_bits(colours[..., :3])
-    if alpha:
-        eight = np.dstack([eight, (colours[..., 3] // 256).astype(np.uint8)])
-    return Image.fromarray(eight)
+    found = cv2.imdecode(np.frombuffer(whole, dtype=np.uint8), flags)
+    if found is None or found.dtype != np.uint16 or found.ndim != 3:
+        return None
+    colours = _to_eight_bits(found[..., 2::-1])
+    if image.mode != "RGBA":  # a fourth band may be anything
+        return Image.fromarray(colours)
+    return Image.fromarray(np.dstack([colours, (found[..., 3] // 256).astype(np.uint8)]))
+
+
+def _has_deep_colours(image: Image.Image) -> bool:
+    if image.format == "TIFF":
+        tags: Any = getattr(image, "tag_v2", {})
+        apart = tags.get(_PLANAR_CONFIGURATION) == 2  # OpenCV reads those wrong
+        return image.mode.startswith("RGB") and 16 in tags.get(_BITS_PER_SAMPLE, ()) and not apart
+    tiles = getattr(image, "tile", ())
+    return (
+        image.format == "PNG"
+        and any(";16" in str(tile[3]) for tile in tiles)
+        and (image.mode.startswith("RGB"))
+    )
 
 
 def _mended(data: bytes) -> bytes | None:
@@ -164,6 +178,8 @@ def _decode_open(image: Image.Image, deep: Image.Image | None, long_side: int) -
     if factor > 1 and small is whole:
         upright = upright.reduce(factor)
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    if deep is not None and image.format == "TIFF":
+        orientation = 1  # OpenCV has turned the pixels, and Pillow the size
     if orientation != 1:
         # exif_transpose reads the tag from the image it is given, and conversion may drop it.
         upright.getexif()[ExifTags.Base.Orientation] = orientation
@@ -206,8 +222,10 @@ def _to_eight_bits(greys: NDArray[Any]) -> NDArray[np.uint8]:
         else:
             scale = 255.0 if high <= 1 else 1.0
         return (values * scale).round().astype(np.uint8)
-    integers = greys.astype(np.int64)
-    integers -= min(0, int(integers.min()))
+    # What has no sign stays as narrow as it is: photographs have many millions of pixels.
+    integers = greys if greys.dtype.kind == "u" else greys.astype(np.int64)
+    if greys.dtype.kind != "u":
+        integers -= min(0, int(integers.min()))
     bits = int(integers.max()).bit_length()
     return (integers >> max(0, bits + bits % 2 - 8)).astype(np.uint8)
 

@@ -309,5 +309,5 @@ def test_another_model_than_the_servers_is_announced(settings: Settings) -> None
         store = services_of(client).store
         assert notes_on_model(settings, store) == []
         [note] = notes_on_model(settings.model_copy(update={"model": "other.pt"}), store)
-    assert f"the server runs with MODEL={settings.model} and this command with" in note
+    assert f"the server was last started with MODEL={settings.model}, and this command with" in note
     assert "MODEL=other.pt" in note

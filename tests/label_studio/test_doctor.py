@@ -205,7 +205,7 @@ def test_members_and_agreement_of_enterprise_are_named(
     assert "(Enterprise)" in findings["address"][0].message
     assert "3 members" in findings["members"][0].message
     assert 'the tab "Hardest first"' in findings["members"][0].remedy
-    assert "less than 0.80" in findings["agreement"][0].message
+    assert "less than 0.8" in findings["agreement"][0].message
 
 
 @pytest.mark.parametrize(

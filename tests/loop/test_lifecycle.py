@@ -105,7 +105,10 @@ def test_a_deleted_project_is_left_alone_and_forgotten(
     _, errors = command.run("queue", kept)
     output, _ = command.run("doctor", kept, status=1)
     for said in (errors, output):
-        assert "worker runs with MODEL=detector.pt and this command with MODEL=missing.pt" in said
+        assert (
+            "worker was last started with MODEL=detector.pt, and this command with MODEL=missing.pt"
+            in said
+        )
     # Said once; and that there was no news, not at all.
     (said,) = [line for line in log.splitlines() if "looked at no longer" in line]
     assert f"backend forget {gone}" in said

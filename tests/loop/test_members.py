@@ -32,6 +32,33 @@ def join(server: StudioServer, project_id: int, people: list[Person]) -> None:
         database.commit()
 
 
+def test_what_was_skipped_under_the_order_before_was_not_passed_over(
+    command: Command,
+    label_studio: StudioServer,
+    make_project: Callable[..., tuple[int, list[int]]],
+    owner: Person,
+) -> None:
+    project, _ = make_project()
+    command.json("score", project)
+    for _ in range(8):
+        task = owner.next_task(project)
+        assert task is not None
+        skip = {"result": [], "was_cancelled": True, "lead_time": 1.0}
+        owner.call("POST", f"/api/tasks/{task['id']}/annotations/", json=skip)
+    command.json("score", project, "--strategy", "random")
+    for _ in range(6):
+        task = owner.next_task(project)
+        assert task is not None
+        owner.submit(task)
+    with Studio(label_studio.url, label_studio.admin.personal_token) as studio:
+        AnswerReader(studio, AnswerStore(command.store)).read(studio.project(project))
+
+    output = " ".join(command.run("doctor", project)[0].split())
+
+    assert "is served" in output
+    assert "did not come in the published order" not in output
+
+
 def test_a_project_with_two_members_is_labelled_by_the_tab(
     command: Command,
     label_studio: StudioServer,

@@ -68,11 +68,11 @@ def test_cells_titles_and_logs_too(consoles: io.StringIO) -> None:
 
 
 def test_a_file_gets_a_line_a_minute_and_one_at_the_end(consoles: io.StringIO) -> None:
-    seconds = iter([0, 0, 20, 61, 62, 100, 130, 131])
+    seconds = iter([0, 0, 20, 61, 62, 100, 130, 131, 132])
     lines = ProgressLines(clock=lambda: float(next(seconds)))
     for what, done in [
         *(("pictures", 0), ("pictures", 5), ("pictures", 10), ("pictures", 11)),
-        *(("pictures", 30), ("steps", 0), ("steps", 1)),
+        *(("pictures", 30), ("steps", 0), ("steps", 1), ("pictures", 0)),
     ]:
         lines(what, done, 30)
     assert consoles.getvalue().splitlines() == [

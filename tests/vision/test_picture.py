@@ -285,9 +285,82 @@ def test_deep_colours_are_turned_upright() -> None:
     assert decode(png[:head] + body + png[head:], long_side=640).size == (4, 2)
 
 
+def tiff_of_deep_colours(pixels: NDArray[np.uint16], *, orientation: int = 1) -> bytes:
+    """An uncompressed TIFF (little-endian, one strip) of (h, w, bands) values."""
+    height, width, bands = pixels.shape
+    body = pixels.astype("<u2").tobytes()
+    fields = {
+        256: [width],
+        257: [height],
+        258: [16] * bands,
+        259: [1],
+        262: [2],
+        273: [8],
+        274: [orientation],
+        277: [bands],
+        278: [height],
+        279: [len(body)],
+    }
+    if bands == 4:
+        fields[338] = [0]
+    place = 8 + len(body)
+    table, more = b"", b""
+    end = place + 2 + 12 * len(fields) + 4
+    for tag, values in sorted(fields.items()):
+        packed = struct.pack(f"<{len(values)}I", *values)
+        if len(values) > 1:
+            packed, more = struct.pack("<I", end + len(more)), more + packed
+        table += struct.pack("<HHI", tag, 4, len(values)) + packed
+    head = b"II*\0" + struct.pack("<I", place)
+    return head + body + struct.pack("<H", len(fields)) + table + bytes(4) + more
+
+
+def deep_corner() -> NDArray[np.uint16]:
+    """4 x 6, black but for a red corner at the top left."""
+    pixels = np.zeros((4, 6, 3), dtype=np.uint16)
+    pixels[0, 0, 0] = 4095
+    return pixels
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_deep_tiffs_are_turned_as_shallow_ones_are(orientation: int) -> None:
+    found = decode(tiff_of_deep_colours(deep_corner(), orientation=orientation), long_side=640)
+
+    shallow = Image.fromarray((deep_corner() >> 4).astype(np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    expected = decode(encoded(shallow, "PNG", exif=exif), long_side=640)
+    assert found.size == expected.size
+    assert np.array_equal(found.pixels, expected.pixels)
+
+
+def test_a_fourth_band_is_no_transparency() -> None:
+    infrared = np.dstack([deep_corner(), np.full((4, 6), 7, dtype=np.uint16)])
+    found = decode(tiff_of_deep_colours(infrared), long_side=640)
+    assert found.pixels[0, 0].tolist() == [255, 0, 0]
+    assert found.pixels.sum() == 255
+
+
+def test_a_deep_png_without_its_end_is_shown() -> None:
+    import cv2
+
+    _, data = cv2.imencode(".png", deep_corner()[..., ::-1])
+    found = decode(data.tobytes()[:-12], long_side=640)
+    assert found.pixels[0, 0].tolist() == [255, 0, 0]
+
+
+def test_a_bitmap_of_five_and_six_bits_a_colour_is_no_deep_one() -> None:
+    red = struct.pack("<H", 0b11111_000000_00000) * 4 * 2
+    masks = struct.pack("<III", 0b11111_000000_00000, 0b111111_00000, 0b11111)
+    header = struct.pack("<IiiHHIIiiII", 40, 4, 2, 1, 16, 3, len(red), 0, 0, 0, 0)
+    start = 14 + len(header) + len(masks)
+    bmp = b"BM" + struct.pack("<IHHI", start + len(red), 0, 0, start) + header + masks + red
+    assert decode(bmp, long_side=640).pixels[0, 0].tolist() == [255, 0, 0]
+
+
 def test_deep_colours_that_break_off_are_one_line() -> None:
     import cv2
 
     _, data = cv2.imencode(".png", np.random.default_rng(1).integers(0, 4095, (64, 64, 3), "u2"))
-    with pytest.raises(ImageError, match="damaged, or its 16 bits a colour"):
+    with pytest.raises(ImageError, match="damaged or truncated"):
         decode(data.tobytes()[: len(data) // 2], long_side=640)

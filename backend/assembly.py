@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 
-from backend.jobs.handlers import Workshop
+from backend.jobs.handlers import WorkerContext
 from backend.jobs.messages import make_huey
 from backend.jobs.queue import JobQueue
 from backend.label_studio.client import Studio
@@ -29,7 +29,7 @@ def open_queue(settings: Settings, database: Database) -> JobQueue:
 
 
 @contextmanager
-def build_workshop(settings: Settings) -> Iterator[Workshop]:
+def build_worker_context(settings: Settings) -> Iterator[WorkerContext]:
     """What jobs work with; released at the end. Models are loaded when a job first needs them.
 
     Raises:
@@ -44,7 +44,7 @@ def build_workshop(settings: Settings) -> Iterator[Workshop]:
         studio.whoami()
         scorers = Scorers(settings, store)
         opened.callback(scorers.close)
-        yield Workshop(settings, studio, store, scorers, queue)
+        yield WorkerContext(settings, studio, store, scorers, queue)
 
 
 def build_worker(settings: Settings, store: Store) -> ScoringWorker:

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta, timezone
 
 from prometheus_client import start_http_server
 
-from backend.assembly import build_workshop
+from backend.assembly import build_worker_context
 from backend.errors import SettingsError
-from backend.jobs.handlers import Workshop
+from backend.jobs.handlers import WorkerContext
 from backend.jobs.kinds import CLEAN_UP, POLL
 from backend.jobs.worker import run_worker
 from backend.metrics import registry_with
@@ -27,9 +27,12 @@ def work(settings: Settings) -> None:
     Raises:
         HardestFirstError: the store, the queue or Label Studio is not usable.
     """
-    with _figures_served(settings.worker_metrics_port), build_workshop(settings) as workshop:
-        keep_model_of("worker", settings, workshop.store)
-        run_worker(workshop.queue, workshop.handlers(), on_tick=lambda: _tick(workshop))
+    with (
+        _figures_served(settings.worker_metrics_port),
+        build_worker_context(settings) as context,
+    ):
+        keep_model_of("worker", settings, context.store)
+        run_worker(context.queue, context.handlers(), on_tick=lambda: _tick(context))
 
 
 @contextmanager
@@ -53,11 +56,11 @@ def _figures_served(port: int) -> Iterator[None]:
         thread.join()
 
 
-def _tick(workshop: Workshop) -> None:
+def _tick(context: WorkerContext) -> None:
     now = datetime.now(timezone.utc)
-    due = AnswerStore(workshop.store).due(now - timedelta(seconds=workshop.settings.poll_seconds))
+    due = AnswerStore(context.store).due(now - timedelta(seconds=context.settings.poll_seconds))
     for project_id in due:
-        workshop.submit(POLL, project_id)
-        last = workshop.queue.latest(project_id, CLEAN_UP)
+        context.submit(POLL, project_id)
+        last = context.queue.latest(project_id, CLEAN_UP)
         if last is None or last.created_at < now - _CLEAN_UP_EVERY:
-            workshop.submit(CLEAN_UP, project_id)
+            context.submit(CLEAN_UP, project_id)

@@ -34,7 +34,7 @@ class Check(BaseModel):
     detail: str
 
 
-class Readiness:
+class ReadinessCheck:
     """The checks of one server.
 
     Anybody may ask, so that details name no address: the log tells the whole line.

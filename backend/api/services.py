@@ -12,7 +12,7 @@ from fastapi import Depends, Request
 
 from backend.api.job_feed import JobFeed
 from backend.api.probes import Probe
-from backend.api.readiness import Readiness
+from backend.api.readiness import ReadinessCheck
 from backend.api.security.gate import Gate
 from backend.api.security.rate_limits import RateLimits
 from backend.assembly import build_worker, open_queue
@@ -64,7 +64,7 @@ class Services:
     pools: PoolMemory
     secret: str = field(repr=False)
     worker: ScoringWorker
-    readiness: Readiness
+    readiness: ReadinessCheck
     census: Probe[Census]
     gate: Gate
     predicting: CapacityLimiter
@@ -86,7 +86,7 @@ def open_services(settings: Settings) -> Iterator[Services]:
     keeper = OrderKeeper(settings, store)
     queue = open_queue(settings, store)
     thumbnails = Thumbnails.from_settings(settings, store)
-    readiness = Readiness(settings, store, worker)
+    readiness = ReadinessCheck(settings, store, worker)
     census = Probe("census", lambda: take_census(store), keep_seconds=5.0)
     rates = RateLimits(settings.api_rate, settings.redis_url.get_secret_value())
     yield Services(

@@ -48,7 +48,7 @@ _LOOKS_FOR_A_MISSING = 3
 
 
 @dataclass(frozen=True)
-class Workshop:
+class WorkerContext:
     """The parts that jobs work with.
 
     Args:
@@ -139,14 +139,10 @@ class Workshop:
             # From here on counts when the next training is due.
             context.note(answered=answered)
 
-        def should_stop() -> bool:
-            context.check()
-            return False
-
         row = Learner(self.settings, self.studio, self.store, self.scorers).run(
             project_id,
             context.job.id,
-            Hooks(context.progress, context.log, should_stop),
+            Hooks(context.progress, context.log, context.check),
             all_labels=bool(context.job.payload.get("all_labels")),
         )
         # A repeated attempt may ask again: there is one waiting job of a kind at most.

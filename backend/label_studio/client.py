@@ -283,18 +283,6 @@ class Studio(TaskReading):
         with self._speaking("deleting a tab"):
             self._sdk.views.delete(str(view_id))
 
-    def tasks_of_view(self, view_id: int, project_id: int, *, limit: int = 100) -> list[int]:
-        """Ids of the first tasks of a tab, in the order the tab shows them. Locks nothing."""
-        with self._speaking("reading a tab", project_id):
-            page = self._sdk.tasks.list(
-                project=project_id,
-                view=view_id,
-                fields="task_only",
-                resolve_uri=False,
-                page_size=limit,
-            ).response
-            return [task.id for task in page.tasks]
-
 
 def _plain(data: Mapping[str, Any]) -> dict[str, Any]:
     """A deep copy in plain JSON types, so that nobody's mapping is shared or changed."""

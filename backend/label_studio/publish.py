@@ -23,8 +23,8 @@ from backend.label_studio.transport import RefusedError, one_line
 from backend.label_studio.versions import fresh_version, is_ours
 
 __all__ = [
+    "OrderedTask",
     "Published",
-    "RankedTask",
     "fresh_version",
     "is_order_live",
     "publish",
@@ -43,7 +43,7 @@ ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
-class RankedTask:
+class OrderedTask:
     """One task of an order: its place is its place in the sequence.
 
     Args:
@@ -84,12 +84,12 @@ def rank_score(rank: int, count: int) -> float:
 def publish(
     studio: Studio,
     project_id: int,
-    items: Sequence[RankedTask],
+    items: Sequence[OrderedTask],
     *,
     version: str,
     on_progress: Callable[[int, int], None] | None = None,
     on_step: Callable[[str], None] = lambda step: None,
-    before_import: Callable[[str, Sequence[RankedTask]], None] = lambda version, items: None,
+    before_import: Callable[[str, Sequence[OrderedTask]], None] = lambda version, items: None,
     before_switch: Callable[[str, str], None] = lambda version, replaced: None,
 ) -> Published:
     """Make Label Studio serve `items` in their order.
@@ -186,7 +186,7 @@ def restore_order(studio: Studio, project_id: int, version: str) -> bool:
     return True
 
 
-def _check_arguments(items: Sequence[RankedTask], version: str) -> None:
+def _check_arguments(items: Sequence[OrderedTask], version: str) -> None:
     if not is_ours(version):
         raise PublishError(f"Version {version!r} must come from fresh_version()")
     if not items:
@@ -199,12 +199,12 @@ def _check_arguments(items: Sequence[RankedTask], version: str) -> None:
 def _import_existing(
     studio: Studio,
     project_id: int,
-    items: Sequence[RankedTask],
+    items: Sequence[OrderedTask],
     version: str,
     on_progress: Callable[[int, int], None] | None,
     on_step: Callable[[str], None],
-    before_import: Callable[[str, Sequence[RankedTask]], None],
-) -> tuple[str, list[RankedTask], list[int]]:
+    before_import: Callable[[str, Sequence[OrderedTask]], None],
+) -> tuple[str, list[OrderedTask], list[int]]:
     """Import and check, anew without the tasks that turn out to be deleted.
 
     Returns:
@@ -234,7 +234,7 @@ def _import_existing(
 def _import_and_check(
     studio: Studio,
     project_id: int,
-    items: Sequence[RankedTask],
+    items: Sequence[OrderedTask],
     version: str,
     on_progress: Callable[[int, int], None] | None,
     on_step: Callable[[str], None],
@@ -257,7 +257,7 @@ def _import_and_check(
     return gone
 
 
-def _rows(items: Sequence[RankedTask], version: str) -> list[dict[str, Any]]:
+def _rows(items: Sequence[OrderedTask], version: str) -> list[dict[str, Any]]:
     return [
         {
             "task": item.task_id,
@@ -269,7 +269,7 @@ def _rows(items: Sequence[RankedTask], version: str) -> list[dict[str, Any]]:
     ]
 
 
-def _gone(studio: Studio, project_id: int, items: Sequence[RankedTask]) -> set[int]:
+def _gone(studio: Studio, project_id: int, items: Sequence[OrderedTask]) -> set[int]:
     """The ranked tasks that are no longer in the project."""
     there = {task.id for task in studio.tasks(project_id)}
     return {item.task_id for item in items} - there

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,7 +30,7 @@ def to_results(
 
     Returns:
         Rectangle regions with x, y, width and height in 0..100, in the SDK's form. Boxes of
-        classes without a label are left out (`unmapped_boxes` counts them), and so are boxes
+        classes without a label are left out, and so are boxes
         without an area.
     """
     kept = detections.above(threshold)
@@ -67,19 +66,6 @@ def to_results(
             }
         )
     return regions
-
-
-def unmapped_boxes(
-    detections: Detections,
-    class_names: Sequence[str],
-    label_map: LabelMap,
-    *,
-    threshold: float,
-) -> dict[str, int]:
-    """How many boxes `to_results` leaves out for want of a label, by class name."""
-    kept = detections.above(threshold)
-    names = (class_names[class_id] for class_id in kept.class_ids.tolist())
-    return dict(Counter(name for name in names if name not in label_map.labels))
 
 
 def _percent(pixels: float, length: int) -> float:

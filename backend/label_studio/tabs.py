@@ -131,11 +131,6 @@ def why_untrue(studio: Studio, project_id: int, version: str) -> str:
     )
 
 
-def find_tab(studio: Studio, project_id: int) -> ViewInfo | None:
-    """The tab, if it is there."""
-    return next((view for view in studio.views(project_id) if view.title == TITLE), None)
-
-
 def add_tab(
     studio: Studio, project_id: int, data: Mapping[str, Any], *, beside: Sequence[ViewInfo]
 ) -> ViewInfo:

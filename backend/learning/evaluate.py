@@ -7,19 +7,22 @@ reader sees how much of it may be luck.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from backend.detections import Detections
 from backend.label_studio.label_map import LabelMap
 from backend.learning.training_set import too_few_to_judge
 from backend.settings import Settings
 from backend.training.agreement import kappa
-from backend.training.matching import Boxes, ImageMatches, Predictions, match_image
+from backend.training.matching import (
+    Boxes,
+    ImageMatches,
+    Predictions,
+    match_image,
+    relative_predictions,
+)
 from backend.training.quality import JUDGING_FLOOR, Interval, Quality, compare, measure
 from backend.vision.picture import Picture
 
@@ -54,7 +57,7 @@ class Judgement:
         }
 
 
-def judge(
+def evaluate(
     truth: Sequence[Boxes],
     new: Sequence[Predictions],
     serving: Sequence[Predictions],
@@ -113,7 +116,7 @@ def _above(predictions: Predictions, threshold: float) -> Boxes:
     return Boxes(predictions.xyxy[keep], predictions.class_ids[keep])
 
 
-class NamedDetector:
+class LabelMappedDetector:
     """A model whose boxes are told by the project's labels, from a low confidence on.
 
     Args:
@@ -156,15 +159,4 @@ class NamedDetector:
     def predict(self, pictures: Sequence[Picture]) -> list[Predictions]:
         """What it sees, one for each picture, coordinates relative to the image."""
         seen = self._detector.detect([self._detector.prepare(picture) for picture in pictures])
-        return [_relative(detections, self._class_ids) for detections in seen]
-
-
-def _relative(detections: Detections, class_ids: Mapping[int, int]) -> Predictions:
-    named = np.array([class_ids.get(int(k), -1) for k in detections.class_ids], dtype=np.int64)
-    width, height = detections.image_size
-    keep = named >= 0
-    return Predictions(
-        (detections.xyxy / np.array([width, height, width, height]))[keep],
-        named[keep],
-        detections.confidence[keep].astype(np.float64),
-    )
+        return [relative_predictions(detections, self._class_ids) for detections in seen]

@@ -19,7 +19,7 @@ from backend.label_studio.label_map import listed
 from backend.label_studio.records import ProjectInfo
 from backend.label_studio.regions import find_control
 from backend.learning.edit_stats import Savings, total_savings
-from backend.learning.evaluate import Judgement, NamedDetector, judge
+from backend.learning.evaluate import Judgement, LabelMappedDetector, evaluate
 from backend.learning.training_set import Example, TrainingSet, build_training_set, ordered_labels
 from backend.progress import Progress
 from backend.scoring.model_files import ModelFiles
@@ -47,12 +47,12 @@ class Hooks:
     Args:
         on_progress: told (what is done, how much of it, how much there is).
         on_log: told lines for people.
-        should_stop: asked often; `TrainingStopped` follows.
+        check: called often; what it raises stops the training.
     """
 
     on_progress: Progress
     on_log: Callable[[str], None]
-    should_stop: Callable[[], bool]
+    check: Callable[[], None]
 
 
 class Learner:
@@ -89,7 +89,6 @@ class Learner:
         Raises:
             TrainingError: there is nothing to learn from, or training failed; the serving model
                 is as it was.
-            TrainingStopped: `hooks.should_stop` said so.
             LabelStudioError: Label Studio went away.
         """
         row = self._rounds.begin(project_id, job_id)
@@ -107,7 +106,7 @@ class Learner:
         judgement = (
             Judgement(promoted=False, reason=_ALL_LABELS)
             if all_labels
-            else self._judge(weights, project, examples, hooks)
+            else self._evaluate(weights, project, examples, hooks)
         )
         detector = self._scorers.base().models.with_detector(weights, self._settings).detector
         row = replace(
@@ -192,7 +191,7 @@ class Learner:
             plan,
             on_progress=partial(hooks.on_progress, "training"),
             on_log=hooks.on_log,
-            should_stop=hooks.should_stop,
+            check=hooks.check,
         )
 
     def _image_size(self) -> int:
@@ -202,12 +201,12 @@ class Learner:
         control = find_control(project.label_config, self._scorers.base().class_names)
         return total_savings(self._answers, project.id, control)
 
-    def _judge(
+    def _evaluate(
         self, weights: Path, project: ProjectInfo, examples: TrainingSet, hooks: Hooks
     ) -> Judgement:
         serving = self._scorers.weights_of(self._rounds.serving(project.id), project.id)
         new_model, serving_model = (
-            NamedDetector(path, project.label_config, examples.class_names, self._settings)
+            LabelMappedDetector(path, project.label_config, examples.class_names, self._settings)
             for path in (weights, serving)
         )
         long_side = max(new_model.input_size, serving_model.input_size)
@@ -228,4 +227,4 @@ class Learner:
             old += serving_model.predict([picture])
         hooks.on_progress("judging", total, total)
         threshold = self._settings.model_score_threshold
-        return judge(truth, new, old, examples.class_names, threshold=threshold)
+        return evaluate(truth, new, old, examples.class_names, threshold=threshold)

@@ -15,7 +15,7 @@ from backend.label_studio.publish import fresh_version
 from backend.progress import Progress
 from backend.publishing.live_queue import adopt_published
 from backend.publishing.send import Draft, OrderSender
-from backend.ranking.pins import Assignment, Assignments, led_by
+from backend.ranking.pins import Assignment, Assignments, with_pins_first
 from backend.ranking.pool_store import PoolStore
 from backend.ranking.ranked_pool import RankedPool
 from backend.settings import Settings
@@ -99,7 +99,7 @@ class Reorderer:
             return Reordered(live.model_version, live.ranked, len(first))
         unlabelled = {task.id for task in tasks if not task.is_labeled}
         order = self._former_order(live, pool, assignment)
-        rows = led_by(first, [row for row in order if row.task_id in unlabelled])
+        rows = with_pins_first(first, [row for row in order if row.task_id in unlabelled])
         if not rows:
             return Reordered("", 0, 0)
         made_of = self._made_of(project_id, live, pool)

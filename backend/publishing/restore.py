@@ -36,7 +36,7 @@ class OrderKeeper:
         self._looked_at: dict[int, threading.Thread] = {}
         self._is_stopped = False
 
-    def look_soon(self, project_id: int) -> None:
+    def schedule_check(self, project_id: int) -> None:
         """Look after a moment; asking again within it changes nothing."""
         with self._lock:
             if self._is_stopped or project_id in self._waiting:
@@ -68,7 +68,7 @@ class OrderKeeper:
                 self._looked_at[project_id] = threading.current_thread()
         if is_looked_at:
             # Label Studio is slow: another thread would not make it faster.
-            self.look_soon(project_id)
+            self.schedule_check(project_id)
             return
         try:
             self._look(project_id)

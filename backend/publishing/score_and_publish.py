@@ -23,7 +23,7 @@ from backend.publishing.live_queue import (
 )
 from backend.publishing.send import Draft, OrderSender, Sent
 from backend.ranking.order import RankedTask
-from backend.ranking.pins import Assignments, led_by
+from backend.ranking.pins import Assignments, with_pins_first
 from backend.ranking.pool_store import PoolStore
 from backend.ranking.rank_project import Pool, PoolRanker
 from backend.scoring.models import Scorers
@@ -116,7 +116,7 @@ class OrderMaker:
         self._pools.save(ranked)
         placed = ranked.tasks()
         first = self._assignments.of(project_id).open(tasks)
-        rows = led_by(first, _rows(placed))
+        rows = with_pins_first(first, _rows(placed))
         order = _in_places(placed, rows, first)
         report = self._report(project, scorer.detector_version, scoring, order, tasks, label_map)
         if publish:

@@ -10,7 +10,7 @@ from functools import partial
 from backend.errors import LabelStudioError
 from backend.label_studio.client import Studio
 from backend.label_studio.label_map import LabelMap
-from backend.label_studio.publish import RankedTask, remove_versions
+from backend.label_studio.publish import OrderedTask, remove_versions
 from backend.label_studio.publish import publish as publish_order
 from backend.label_studio.results import to_results
 from backend.label_studio.tabs import show_tab
@@ -120,11 +120,11 @@ class OrderSender:
         removed = remove_versions(self._studio, project_id, stale, hold=self._hold)
         versions.forget(there=set(there) - set(removed))
 
-    def _to_publish(self, draft: Draft) -> list[RankedTask]:
+    def _to_publish(self, draft: Draft) -> list[OrderedTask]:
         task_ids = [row.task_id for row in draft.rows]
         label_map = draft.label_map
         if label_map is None:
-            return [RankedTask(task_id) for task_id in task_ids]
+            return [OrderedTask(task_id) for task_id in task_ids]
         made_of = draft.publication
         scored = self._store.scored_tasks(made_of.project_id, made_of.detector, task_ids)
         results = {
@@ -133,9 +133,9 @@ class OrderSender:
             )
             for task_id, found in scored.items()
         }
-        return [RankedTask(task_id, results.get(task_id, ())) for task_id in task_ids]
+        return [OrderedTask(task_id, results.get(task_id, ())) for task_id in task_ids]
 
-    def _keep(self, draft: Draft, version: str, items: Sequence[RankedTask]) -> None:
+    def _keep(self, draft: Draft, version: str, items: Sequence[OrderedTask]) -> None:
         sent = {item.task_id for item in items}
         rows = [row for row in draft.rows if row.task_id in sent]
         rows = [replace(row, rank=place) for place, row in enumerate(rows, start=1)]

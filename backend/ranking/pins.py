@@ -84,10 +84,10 @@ class Assignments:
         self._database.upsert(connection, tables.kept, [row])
 
 
-def led_by(first: Sequence[int], order: Sequence[RankRow]) -> list[RankRow]:
+def with_pins_first(first: Sequence[int], order: Sequence[RankRow]) -> list[RankRow]:
     """`first` in its order, scored or not, then the others of `order` in theirs.
 
-    >>> [row.task_id for row in led_by([3, 9], [RankRow(1, 2, 0.1), RankRow(2, 3, 0.5)])]
+    >>> [row.task_id for row in with_pins_first([3, 9], [RankRow(1, 2, 0.1), RankRow(2, 3, 0.5)])]
     [3, 9, 2]
     """
     known = {row.task_id: row for row in order}

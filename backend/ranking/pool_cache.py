@@ -140,7 +140,7 @@ class PoolMemory:
             pool = held.orders.get(_key(options)) or self._rank(held, options)
         first = self._assignments.of(project_id).first
         return FreshPool(
-            replace(pool.led_by(first) if first else pool, options=options),
+            replace(pool.with_pins_first(first) if first else pool, options=options),
             held.stamp.labels_read_at,
         )
 

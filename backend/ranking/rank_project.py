@@ -17,7 +17,7 @@ from backend.label_studio.records import TaskRef
 from backend.metrics import timed
 from backend.ranking.holdout import is_random_pick
 from backend.ranking.order import RankOptions, is_whitened, load_embeddings, utilities
-from backend.ranking.ranked_pool import RankedPool, Standing
+from backend.ranking.ranked_pool import RankedPool, TaskRole
 from backend.scoring.scorer import crop_view
 from backend.selection.embeddings import near_duplicate_cosine
 from backend.settings import Settings
@@ -96,21 +96,21 @@ class PoolRanker:
         options: RankOptions,
         embeddings: NDArray[np.float16],
     ) -> NDArray[np.uint8]:
-        standing = np.full(len(columns.task_ids), Standing.DUPLICATE, dtype=np.uint8)
-        standing[np.isin(columns.task_ids, list(self.random_picks(pool)))] = Standing.BY_CHANCE
+        standing = np.full(len(columns.task_ids), TaskRole.DUPLICATE, dtype=np.uint8)
+        standing[np.isin(columns.task_ids, list(self.random_picks(pool)))] = TaskRole.BY_CHANCE
         labelled = [task.id for task in pool.tasks if task.is_labeled]
-        standing[np.isin(columns.task_ids, labelled)] = Standing.LABELLED
-        ranked = np.flatnonzero(standing == Standing.DUPLICATE)
+        standing[np.isin(columns.task_ids, labelled)] = TaskRole.LABELLED
+        ranked = np.flatnonzero(standing == TaskRole.DUPLICATE)
         if len(ranked):
             # Also where the strategy does not spread: another one may be asked for.
             represents = find_representatives(
                 embeddings[ranked],
                 utilities(columns, options)[ranked],
-                labelled=embeddings[standing == Standing.LABELLED],
+                labelled=embeddings[standing == TaskRole.LABELLED],
                 duplicate_threshold=options.duplicate_threshold,
                 keys=self._sequence_keys(pool, columns.task_ids[ranked]),
             )
-            standing[ranked[represents]] = Standing.REPRESENTATIVE
+            standing[ranked[represents]] = TaskRole.REPRESENTATIVE
         return standing
 
     def random_picks(self, pool: Pool) -> set[int]:

@@ -21,7 +21,7 @@ from backend.store.scores import ScoreColumns
 _ROWS_AT_ONCE = 4096
 
 
-class Standing(IntEnum):
+class TaskRole(IntEnum):
     """What a task is to an order."""
 
     LABELLED = 0  # not in it; the picks keep away from what it shows
@@ -42,7 +42,7 @@ class RankedPool:
         options: what decided the order.
         validation_share: the share of the order that is dealt in by chance, 0..1.
         columns: the scores of the N tasks, by ascending task id.
-        standing: (N,) values of `Standing`.
+        standing: (N,) values of `TaskRole`.
         order: (M,) row numbers of `columns`, first place first.
     """
 
@@ -66,9 +66,9 @@ class RankedPool:
                 the scores, other images would represent the near-duplicates.
             embeddings: (N, D) unit rows; needed by the strategies that spread.
         """
-        unlabelled = np.flatnonzero(self.standing >= Standing.DUPLICATE)
-        labelled = np.flatnonzero(self.standing == Standing.LABELLED)
-        by_chance = self.columns.task_ids[self.standing == Standing.BY_CHANCE]
+        unlabelled = np.flatnonzero(self.standing >= TaskRole.DUPLICATE)
+        labelled = np.flatnonzero(self.standing == TaskRole.LABELLED)
+        by_chance = self.columns.task_ids[self.standing == TaskRole.BY_CHANCE]
         rows = known = None
         if options.spreads and embeddings is not None:
             rows, known = _as_float32(embeddings, unlabelled), _as_float32(embeddings, labelled)
@@ -79,7 +79,7 @@ class RankedPool:
                 options,
                 embeddings=rows,
                 labelled=known,
-                represents=self.standing[unlabelled] == Standing.REPRESENTATIVE,
+                represents=self.standing[unlabelled] == TaskRole.REPRESENTATIVE,
             )
             ranked = unlabelled[places]
         dealt = np.searchsorted(
@@ -91,10 +91,10 @@ class RankedPool:
     def without(self, labelled: Set[int]) -> RankedPool:
         """The same order less these tasks, which are labelled by now."""
         gone = np.isin(self.columns.task_ids, np.fromiter(labelled, np.int64, len(labelled)))
-        standing = np.where(gone, np.uint8(Standing.LABELLED), self.standing)
+        standing = np.where(gone, np.uint8(TaskRole.LABELLED), self.standing)
         return replace(self, standing=standing, order=self.order[~gone[self.order]])
 
-    def led_by(self, task_ids: Sequence[int]) -> RankedPool:
+    def with_pins_first(self, task_ids: Sequence[int]) -> RankedPool:
         """The same order with these tasks before all others; those not in it do not matter."""
         there = self.order[np.isin(self.columns.task_ids[self.order], task_ids)]
         place = dict(zip(self.columns.task_ids[there].tolist(), there.tolist(), strict=True))
@@ -105,7 +105,7 @@ class RankedPool:
     def tasks(self, limit: int | None = None) -> list[RankedTask]:
         """The first `limit` places of the order, or all; rank 1 is served first."""
         rows = self.order[:limit].astype(np.intp)
-        by_chance = self.standing[rows] == Standing.BY_CHANCE
+        by_chance = self.standing[rows] == TaskRole.BY_CHANCE
         return [
             replace(task, picked_at_random=bool(random))
             for task, random in zip(

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.detections import Detections
 from backend.disk import write_whole
 from backend.errors import SimulationError
 from backend.selection.class_weights import class_weights, weigh_image
@@ -33,7 +32,7 @@ from backend.simulate.plan import initial_order
 from backend.simulate.records import RoundPoint, Run, read_run, read_runs, run_path, write_run
 from backend.simulate.stage import Stage, image_name, observe
 from backend.store.scores import ScoreColumns
-from backend.training.matching import Predictions, match_image
+from backend.training.matching import match_image, relative_predictions
 from backend.training.plan import TrainingPlan
 from backend.training.quality import JUDGING_FLOOR, Quality, measure
 from backend.uncertainty import ImageScores, score_image
@@ -239,7 +238,7 @@ class Replay:
         test = self._stage.data.test
         seen_all = observe(Models(detector, DetectorEncoder(detector)), test)
         matches = [
-            match_image(_relative(seen.detections), image.truth)
+            match_image(relative_predictions(seen.detections), image.truth)
             for image, seen in zip(test, seen_all, strict=True)
         ]
         return measure(matches, self._stage.data.class_names, resamples=0)
@@ -284,14 +283,4 @@ def score_columns(
         margin_sampling=np.array([score.margin_sampling for score in scores]),
         entropy=np.array([score.entropy for score in scores]),
         class_weight=np.array(class_weight),
-    )
-
-
-def _relative(seen: Detections) -> Predictions:
-    """Boxes with coordinates relative to the image."""
-    width, height = seen.image_size
-    return Predictions(
-        seen.xyxy / np.array([width, height, width, height]),
-        seen.class_ids,
-        seen.confidence.astype(np.float64),
     )

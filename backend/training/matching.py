@@ -6,15 +6,25 @@ over union, 0..1, higher = more alike.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backend.boxes import iou
+from backend.detections import Detections
 from backend.errors import ScoreError
 
-__all__ = ["IOU_THRESHOLDS", "Boxes", "ImageMatches", "Predictions", "iou", "match_image"]
+__all__ = [
+    "IOU_THRESHOLDS",
+    "Boxes",
+    "ImageMatches",
+    "Predictions",
+    "iou",
+    "match_image",
+    "relative_predictions",
+]
 
 # 0.50, 0.55 .. 0.95. Halves and twentieths divided once: an IoU of exactly 11 / 20 reaches 0.55.
 IOU_THRESHOLDS = np.arange(10, 20) / 20
@@ -26,8 +36,8 @@ class Boxes:
     """Boxes of one image.
 
     Args:
-        xyxy: (M, 4) left, top, right, bottom in pixels. A box with right < left or bottom < top
-            has no area.
+        xyxy: (M, 4) left, top, right, bottom, in the same unit as the boxes they are compared
+            with. A box with right < left or bottom < top has no area.
         class_ids: (M,) integers from 0.
 
     Raises:
@@ -98,6 +108,28 @@ class ImageMatches:
     confidence: NDArray[np.float64]
     class_ids: NDArray[np.intp]
     truth_class_ids: NDArray[np.intp]
+
+
+def relative_predictions(
+    detections: Detections, class_ids: Mapping[int, int] | None = None
+) -> Predictions:
+    """What a detector saw, with coordinates relative to the image (0..1).
+
+    Args:
+        detections: in pixels of the image.
+        class_ids: class of the detector -> class of the truth; boxes of others are left out. None:
+            they are the same.
+    """
+    ids = detections.class_ids
+    if class_ids is not None:
+        ids = np.array([class_ids.get(int(k), -1) for k in ids], dtype=np.int64)
+    width, height = detections.image_size
+    keep = ids >= 0
+    return Predictions(
+        (detections.xyxy / np.array([width, height, width, height]))[keep],
+        ids[keep],
+        detections.confidence.astype(np.float64)[keep],
+    )
 
 
 def match_image(predictions: Predictions, truth: Boxes) -> ImageMatches:

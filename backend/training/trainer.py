@@ -28,10 +28,6 @@ _POLL_SECONDS = 0.5
 _HOUSE = Path(__file__).parents[2]
 
 
-class TrainingStopped(Exception):  # noqa: N818
-    """The caller asked for the end of a training. A later `train` goes on where it was."""
-
-
 @dataclass(frozen=True)
 class Trained:
     """A finished training.
@@ -65,7 +61,7 @@ def train(
     *,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     on_log: Callable[[str], None] = lambda line: None,
-    should_stop: Callable[[], bool] = lambda: False,
+    check: Callable[[], None] = lambda: None,
 ) -> Trained:
     """Train, go on with what was interrupted, or return at once what the same plan has made.
 
@@ -73,19 +69,19 @@ def train(
         plan: what to train; one training at a time works in its folder, a second one waits.
         on_progress: called with the optimiser steps done and in all.
         on_log: called with each line that the training prints.
-        should_stop: asked about twice a second.
+        check: called about twice a second; what it raises ends the training, and a later `train`
+            resumes it.
 
     Raises:
         TrainingError: it failed; one line says why and what to do.
         WeightsError: the base weights cannot be read.
-        TrainingStopped: `should_stop` said so.
     """
     _check_base(plan.base)
-    with _locked(plan.folder, should_stop) as lock:
+    with _locked(plan.folder, check) as lock:
         done = _finished(plan)
         if done is None:
             with _child(plan, lock) as child:
-                _watch(child, plan, on_progress, on_log, should_stop)
+                _watch(child, plan, on_progress, on_log, check)
             done = _finished(plan)
     if done is None:
         raise TrainingError("the training ended without trained weights; see train.log")
@@ -103,7 +99,7 @@ def _check_base(base: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, should_stop: Callable[[], bool]) -> Iterator[BinaryIO]:
+def _locked(folder: Path, check: Callable[[], None]) -> Iterator[BinaryIO]:
     """Hold the folder's lock. The child inherits it: it is held until both are gone."""
     with _writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -114,8 +110,7 @@ def _locked(folder: Path, should_stop: Callable[[], bool]) -> Iterator[BinaryIO]
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if should_stop():
-                    raise TrainingStopped from None
+                check()
                 time.sleep(_POLL_SECONDS)
         yield lock
 
@@ -180,13 +175,12 @@ def _watch(
     plan: TrainingPlan,
     on_progress: Callable[[int, int], None],
     on_log: Callable[[str], None],
-    should_stop: Callable[[], bool],
+    check: Callable[[], None],
 ) -> None:
     """Pass on what the child says until it ends.
 
     Raises:
         TrainingError: it failed, or took too long.
-        TrainingStopped: `should_stop` said so.
     """
     assert child.stdout is not None
     os.set_blocking(child.stdout.fileno(), False)
@@ -205,8 +199,7 @@ def _watch(
             for line in printed.read():
                 on_log(line)
             if running:
-                if should_stop():
-                    raise TrainingStopped
+                check()
                 if time.monotonic() > deadline:
                     raise TrainingError(
                         f"the training took longer than {plan.minutes:g} minutes: raise "

@@ -24,7 +24,7 @@ from backend.verbs.console import (
 )
 
 if TYPE_CHECKING:
-    from backend.jobs.handlers import Workshop
+    from backend.jobs.handlers import WorkerContext
     from backend.jobs.records import Job
     from backend.publishing.live_queue import OrderReport
 
@@ -137,7 +137,7 @@ def _progress(job: Job) -> str:
 
 
 def run_as_job(
-    workshop: Workshop,
+    worker_context: WorkerContext,
     kind: str,
     project_id: int,
     payload: Mapping[str, Any] | None = None,
@@ -154,11 +154,11 @@ def run_as_job(
 
     with progress_bars() as on_progress:
         job = run_now(
-            workshop.queue,
+            worker_context.queue,
             kind,
             project_id,
             payload,
-            workshop.handlers(on_report),
+            worker_context.handlers(on_report),
             exclusive=exclusive(kind, project_id),
             on_progress=on_progress,
         )

@@ -23,7 +23,7 @@ from backend.verbs.console import (
 from backend.verbs.ordering import print_order_notes
 
 if TYPE_CHECKING:
-    from backend.jobs.handlers import Workshop
+    from backend.jobs.handlers import WorkerContext
     from backend.learning.report import RoundsReport
     from backend.publishing.live_queue import OrderReport
     from backend.training.quality import Interval, Quality
@@ -46,14 +46,14 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train on the answers so far, judge the model, and let it serve if it is not worse."""
-    from backend.assembly import build_workshop
+    from backend.assembly import build_worker_context
     from backend.jobs.kinds import TRAIN
     from backend.store.rounds import RoundStore
     from backend.verbs.jobs import run_as_job
 
-    with build_workshop(settings_with()) as workshop:
-        job = run_as_job(workshop, TRAIN, project_id, {"all_labels": all_labels})
-        row = RoundStore(workshop.store).find(project_id, str(job.result["version"]))
+    with build_worker_context(settings_with()) as worker_context:
+        job = run_as_job(worker_context, TRAIN, project_id, {"all_labels": all_labels})
+        row = RoundStore(worker_context.store).find(project_id, str(job.result["version"]))
     for line in job.log:
         note(line)
     if as_json:
@@ -170,43 +170,43 @@ def _figure(interval: Interval) -> str:
 
 def promote(project_id: ProjectId, version: Version) -> None:
     """Let a trained model serve, whatever it was judged, and rank the queue anew."""
-    from backend.assembly import build_workshop
+    from backend.assembly import build_worker_context
     from backend.scoring.serving_model import model_that_serves
     from backend.store.rounds import RoundStore
 
-    with build_workshop(settings_with()) as workshop:
-        rounds = RoundStore(workshop.store)
+    with build_worker_context(settings_with()) as worker_context:
+        rounds = RoundStore(worker_context.store)
         # Weights that are gone must not serve.
-        workshop.scorers.weights_of(rounds.find(project_id, version), project_id)
+        worker_context.scorers.weights_of(rounds.find(project_id, version), project_id)
         rounds.promote(project_id, version)
-        serves = model_that_serves(workshop.settings, workshop.store, project_id)
+        serves = model_that_serves(worker_context.settings, worker_context.store, project_id)
         say(f"project {project_id} is served by {serves} from now on")
-        _rank_anew(workshop, project_id)
+        _rank_anew(worker_context, project_id)
 
 
 def rollback(project_id: ProjectId) -> None:
     """Take the last promotion back, and rank the queue anew."""
-    from backend.assembly import build_workshop
+    from backend.assembly import build_worker_context
     from backend.scoring.serving_model import model_that_serves
     from backend.store.rounds import RoundStore
 
-    with build_workshop(settings_with()) as workshop:
-        before, _ = RoundStore(workshop.store).roll_back(project_id)
-        serves = model_that_serves(workshop.settings, workshop.store, project_id)
+    with build_worker_context(settings_with()) as worker_context:
+        before, _ = RoundStore(worker_context.store).roll_back(project_id)
+        serves = model_that_serves(worker_context.settings, worker_context.store, project_id)
         say(f"project {project_id} is served by {serves} from now on, no longer by {before}")
-        _rank_anew(workshop, project_id)
+        _rank_anew(worker_context, project_id)
 
 
-def _rank_anew(workshop: Workshop, project_id: int) -> None:
+def _rank_anew(worker_context: WorkerContext, project_id: int) -> None:
     from backend.jobs.kinds import PUBLISH
     from backend.verbs.jobs import run_as_job
 
     reports: list[OrderReport] = []
     try:
-        run_as_job(workshop, PUBLISH, project_id, on_report=reports.append)
+        run_as_job(worker_context, PUBLISH, project_id, on_report=reports.append)
     except QueueError as error:
         print_warnings([f"the queue is ranked anew later: {error}"])
-        workshop.submit(PUBLISH, project_id)
+        worker_context.submit(PUBLISH, project_id)
         return
     print_order_notes(reports[0])
     say(f"{reports[0].ranked} tasks ranked, published as {reports[0].model_version}")

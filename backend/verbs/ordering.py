@@ -81,22 +81,22 @@ def print_order_notes(report: OrderReport) -> None:
 
 
 def _dry_run(project_id: int, given: dict[str, Any]) -> OrderReport:
-    from backend.assembly import build_workshop
+    from backend.assembly import build_worker_context
     from backend.publishing.score_and_publish import OrderMaker
 
-    with build_workshop(settings_with(**given)) as shop, progress_bars() as on_progress:
+    with build_worker_context(settings_with(**given)) as shop, progress_bars() as on_progress:
         orders = OrderMaker(shop.settings, shop.studio, shop.store, shop.scorers)
         return orders.run(project_id, publish=False, on_progress=on_progress)
 
 
 def _publish(project_id: int, given: dict[str, Any]) -> OrderReport:
-    from backend.assembly import build_workshop
+    from backend.assembly import build_worker_context
     from backend.jobs.kinds import PUBLISH
     from backend.verbs.jobs import run_as_job
 
     reports: list[OrderReport] = []
-    with build_workshop(settings_with(**given)) as workshop:
-        run_as_job(workshop, PUBLISH, project_id, given, on_report=reports.append)
+    with build_worker_context(settings_with(**given)) as worker_context:
+        run_as_job(worker_context, PUBLISH, project_id, given, on_report=reports.append)
     return reports[0]
 
 
@@ -125,12 +125,12 @@ def queue(project_id: ProjectId, limit: Limit = None, as_json: Json = False) -> 
 
 def auto_label(project_id: ProjectId, as_json: Json = False) -> None:
     """Draw boxes on all unlabelled tasks that have none yet, without changing any order."""
-    from backend.assembly import build_workshop
+    from backend.assembly import build_worker_context
     from backend.jobs.kinds import AUTO_LABEL
     from backend.verbs.jobs import run_as_job
 
-    with build_workshop(settings_with()) as workshop:
-        result = run_as_job(workshop, AUTO_LABEL, project_id).result
+    with build_worker_context(settings_with()) as worker_context:
+        result = run_as_job(worker_context, AUTO_LABEL, project_id).result
     if as_json:
         print(json.dumps({"project_id": project_id, **result}))
         return

@@ -34,8 +34,8 @@ class DetectorEncoder:
     """The detector's features as embeddings: no further weights, less meaning than CLIP.
 
     Pooled activations share a large common part: the cosine of two unrelated images is often above
-    0.9, that of two microscope photographs above 0.97. Subtract the pool's mean and scale the rows
-    to length 1 again before a threshold on the cosine (near-duplicates) is applied to them.
+    0.9, that of two microscope photographs above 0.97. Ranking whitens them by the pool before it
+    compares them: see `backend/ranking/order.py`.
 
     Implements `Encoder`. Where whole images are detected anyway, `Models.observe` takes both from
     one pass.

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from sqlalchemy import delete, insert
 
-from backend.assembly import build_workshop
-from backend.jobs.handlers import Workshop
+from backend.assembly import build_worker_context
+from backend.jobs.handlers import WorkerContext
 from backend.jobs.kinds import ASSIGN, PUBLISH
 from backend.jobs.records import DONE
 from backend.jobs.runner import Runner
@@ -24,7 +24,7 @@ from backend.store.tables import ranks
 from demo.scene import Frame, generate
 from demo.studio_server import StudioServer
 from tests.api.server import Server, served
-from tests.label_studio.conftest import Person, WebServer, reply
+from tests.label_studio.conftest import Person, WebServer, reply, tasks_of_view
 from tests.label_studio.test_reviewer_tabs import serve
 from tests.loop.conftest import CONFIG, MODELS, exports, make_project, owner, web
 
@@ -61,9 +61,9 @@ def server(settings: Settings) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def workshop(settings: Settings) -> Iterator[Workshop]:
+def worker_context(settings: Settings) -> Iterator[WorkerContext]:
     """What a worker works with; its models are loaded once."""
-    with build_workshop(settings) as opened:
+    with build_worker_context(settings) as opened:
         yield opened
 
 
@@ -98,23 +98,23 @@ def refused(server: Server, status: int, image_ids: Sequence[int], **body: Any) 
     return detail
 
 
-def work_off(workshop: Workshop, project: int, kind: str) -> dict[str, Any]:
+def work_off(worker_context: WorkerContext, project: int, kind: str) -> dict[str, Any]:
     """Do the one job of this kind that waits, as a worker does; returns its result."""
-    with Runner(workshop.handlers()) as runner:
-        (job,) = workshop.queue.list(project, ("queued",), kinds=(kind,))
-        claim = workshop.queue.claim(job.id)
+    with Runner(worker_context.handlers()) as runner:
+        (job,) = worker_context.queue.list(project, ("queued",), kinds=(kind,))
+        claim = worker_context.queue.claim(job.id)
         assert claim is not None
         runner.run(claim)
-        done = workshop.queue.get(job.id)
+        done = worker_context.queue.get(job.id)
     assert done.state == DONE, done.error
     return dict(done.result)
 
 
-def rank_all(workshop: Workshop, project: int) -> list[int]:
+def rank_all(worker_context: WorkerContext, project: int) -> list[int]:
     """Score and rank a project as the worker does after a training; returns the order."""
-    workshop.submit(PUBLISH, project)
-    work_off(workshop, project, PUBLISH)
-    return live_order(workshop.store, project)
+    worker_context.submit(PUBLISH, project)
+    work_off(worker_context, project, PUBLISH)
+    return live_order(worker_context.store, project)
 
 
 def live_order(store: Store, project: int) -> list[int]:
@@ -146,14 +146,14 @@ def label(person: Person, task_id: int) -> None:
 
 def test_images_come_first_for_everyone_until_they_are_labelled(
     server: Server,
-    workshop: Workshop,
+    worker_context: WorkerContext,
     studio: Studio,
     make_project: MakeProject,
     owner: Person,
     web: WebServer,
 ) -> None:
     project, images = make_project()
-    order = rank_all(workshop, project)
+    order = rank_all(worker_context, project)
     assert sorted(order) == images
     drawn = boxes(studio, project)
     # This one has no picture: it is never scored.
@@ -168,14 +168,18 @@ def test_images_come_first_for_everyone_until_they_are_labelled(
     assert answer["job"]["state"] == "queued"
     assert server.http.get(answer["job_url"]).json()["kind"] == "assign"
     assert served_order(studio, project) == order  # until the job is done
-    result = work_off(workshop, project, ASSIGN)
+    result = work_off(worker_context, project, ASSIGN)
 
     rest = [image for image in order if image not in chosen]
-    assert served_order(studio, project) == [*chosen, *rest] == live_order(workshop.store, project)
+    assert (
+        served_order(studio, project)
+        == [*chosen, *rest]
+        == live_order(worker_context.store, project)
+    )
     assert (result["put_first"], result["ranked"]) == (3, len(order) + 1)
     assert boxes(studio, project) == {**drawn, unscored: []}
     # What was scored is told with its place; what was not has none to tell.
-    rows = published_queue(studio, workshop.store, project, 100).queue
+    rows = published_queue(studio, worker_context.store, project, 100).queue
     assert [(row.rank, row.task_id) for row in rows[:2]] == [(2, order[6]), (3, order[2])]
 
     task = owner.next_task(project)
@@ -183,44 +187,44 @@ def test_images_come_first_for_everyone_until_they_are_labelled(
     assert task["id"] == unscored
     owner.submit(task)
     # The worker ranks anew, as after a training: the choice outlives it.
-    assert rank_all(workshop, project)[:2] == [order[6], order[2]]
+    assert rank_all(worker_context, project)[:2] == [order[6], order[2]]
     assert served_order(studio, project)[:2] == [order[6], order[2]]
     label(owner, order[6])
-    anew = rank_all(workshop, project)
+    anew = rank_all(worker_context, project)
     assert anew[0] == order[2]
 
     # Another choice takes the place of this one, which goes back to where the ranking has it.
     asked(server, 202, [anew[5]])
-    work_off(workshop, project, ASSIGN)
+    work_off(worker_context, project, ASSIGN)
     natural = served_order(studio, project)[1:]
     asked(server, 202, [], project_id=project)
-    work_off(workshop, project, ASSIGN)
+    work_off(worker_context, project, ASSIGN)
     unled = served_order(studio, project)
     assert [image for image in unled if image != anew[5]] == natural
     assert set(unled) == set(anew)
-    assert rank_all(workshop, project) == unled
+    assert rank_all(worker_context, project) == unled
 
 
 def test_a_late_image_is_placed_behind_those_put_first(
     server: Server,
     settings: Settings,
-    workshop: Workshop,
+    worker_context: WorkerContext,
     studio: Studio,
     make_project: MakeProject,
 ) -> None:
     project, _ = make_project()
-    order = rank_all(workshop, project)
+    order = rank_all(worker_context, project)
     # The most certain ones first: every other image is more uncertain than they are.
     asked(server, 202, order[:-4:-1])
-    work_off(workshop, project, ASSIGN)
-    live = workshop.store.publication(project)
+    work_off(worker_context, project, ASSIGN)
+    live = worker_context.store.publication(project)
     assert live is not None
     # As if the most uncertain image had come after the order was made.
     late = order[0]
-    rows = [row for row in workshop.store.ranks(live.model_version) if row.task_id != late]
-    _replace_ranks(workshop.store, live.model_version, rows)
+    rows = [row for row in worker_context.store.ranks(live.model_version) if row.task_id != late]
+    _replace_ranks(worker_context.store, live.model_version, rows)
 
-    predictor = Predictor(settings, workshop.store, server.services.worker)
+    predictor = Predictor(settings, worker_context.store, server.services.worker)
     task = next(task for task in studio.tasks(project) if task.id == late)
     (found,) = predictor.predict(project, [{"id": late, "data": dict(task.data)}], CONFIG)
     assert isinstance(found, dict)
@@ -234,21 +238,25 @@ def _replace_ranks(store: Store, version: str, rows: Sequence[RankRow]) -> None:
 
 
 def test_a_project_that_was_never_ranked(
-    server: Server, workshop: Workshop, studio: Studio, make_project: MakeProject, owner: Person
+    server: Server,
+    worker_context: WorkerContext,
+    studio: Studio,
+    make_project: MakeProject,
+    owner: Person,
 ) -> None:
     project, images = make_project()
     assert "give project_id" in refused(server, 422, images[:2])
     asked(server, 202, [images[4], images[1]], project_id=project)
-    assert work_off(workshop, project, ASSIGN)["ranked"] == 2
+    assert work_off(worker_context, project, ASSIGN)["ranked"] == 2
     task = owner.next_task(project)
     assert task is not None
     assert task["id"] == images[4]
     # Ranking it keeps the choice.
-    assert rank_all(workshop, project)[:2] == [images[4], images[1]]
+    assert rank_all(worker_context, project)[:2] == [images[4], images[1]]
 
 
 def test_nothing_is_put_first_that_is_labelled(
-    server: Server, workshop: Workshop, make_project: MakeProject, owner: Person
+    server: Server, worker_context: WorkerContext, make_project: MakeProject, owner: Person
 ) -> None:
     project, images = make_project()
     label(owner, images[0])
@@ -257,8 +265,8 @@ def test_nothing_is_put_first_that_is_labelled(
     assert answer["image_ids"] == [images[2]]
     assert answer["already_labelled"] == [images[1], images[0]]
     assert "labelled already" in refused(server, 422, images[:2], project_id=project)
-    work_off(workshop, project, ASSIGN)
-    assert live_order(workshop.store, project) == [images[2]]
+    work_off(worker_context, project, ASSIGN)
+    assert live_order(worker_context.store, project) == [images[2]]
 
 
 # --- for reviewers --------------------------------------------------------------------------------
@@ -279,7 +287,7 @@ def test_two_reviewers_label_disjoint_shares_in_order(
     labelled: dict[str, list[int]] = {"Ann": [], "Ben": []}
     for _ in images:
         for person, queue in ((owner, ann), (colleague, ben)):
-            assert studio.tasks_of_view(queue["view_id"], project) == queue["image_ids"]
+            assert tasks_of_view(studio, queue["view_id"], project) == queue["image_ids"]
             task = serve(person, project, queue["view_id"])
             if task is not None:
                 labelled[queue["reviewer"]].append(task["id"])
@@ -297,7 +305,7 @@ def test_a_reviewers_queue_is_filled_anew_and_emptied(
     second = asked(server, 201, images[5:2:-1], project_id=project, reviewer="Ann")
     (queue,) = second["queues"]
     assert queue["view_id"] == first["queues"][0]["view_id"]
-    assert studio.tasks_of_view(queue["view_id"], project) == images[5:2:-1]
+    assert tasks_of_view(studio, queue["view_id"], project) == images[5:2:-1]
 
     by_name = asked(server, 201, images[:1], project_id=project, name="Odd ones")["queues"][0]
     assert (by_name["title"], by_name["reviewer"]) == ("Odd ones", None)
@@ -320,7 +328,7 @@ def test_what_waits_for_another_reviewer_is_refused(
     assert f"image {images[2]}" in line
     assert "Queue: Ann" in line
     assert str(images[5]) not in line
-    assert studio.tasks_of_view(ann["view_id"], project) == images[:3]
+    assert tasks_of_view(studio, ann["view_id"], project) == images[:3]
     assert len(studio.views(project)) == 2
     # Labelled, it may go to somebody who looks at it again.
     label(owner, images[2])
@@ -396,11 +404,11 @@ def test_what_is_malformed_is_refused(server: Server, body: dict[str, Any]) -> N
 
 
 def test_images_of_two_projects_are_refused(
-    server: Server, workshop: Workshop, make_project: MakeProject
+    server: Server, worker_context: WorkerContext, make_project: MakeProject
 ) -> None:
     (one, first), (other, second) = make_project(), make_project()
-    rank_all(workshop, one)
-    rank_all(workshop, other)
+    rank_all(worker_context, one)
+    rank_all(worker_context, other)
     line = refused(server, 422, [first[0], second[0]])
     assert f"of project {one}" in line
     assert f"of project {other}" in line

@@ -21,7 +21,7 @@ from backend.label_studio.client import Studio
 from backend.settings import Settings
 from demo.scene import generate
 from demo.studio_server import StudioServer, free_port
-from tests.label_studio.conftest import Person, WebServer, reply
+from tests.label_studio.conftest import Person, WebServer, reply, tasks_of_view
 from tests.loop.conftest import MODELS, ROOT, Command, exports, owner, running, wait_until
 from tests.loop.test_loop import CONFIG, Line, connect, truth_of
 
@@ -174,7 +174,7 @@ def test_a_diverse_batch_is_shared_out_to_two_reviewers(service: Service, studio
     assert shares == [picked[::2], picked[1::2]]
     for queue, share in zip((ann, ben), shares, strict=True):
         view = int(queue[2].rsplit("=", 1)[1])
-        assert studio.tasks_of_view(view, service.line.project) == share
+        assert tasks_of_view(studio, view, service.line.project) == share
     # Pure uncertainty picks others.
     pure = service.get("score-batch", strategy="combined", limit=10, sort="rank")["queue"]
     assert [image["image_id"] for image in pure] != picked[:10]

@@ -13,6 +13,8 @@ from packaging.version import Version
 
 from backend.label_studio.auth import TokenAuth
 from backend.label_studio.client import Studio
+from backend.label_studio.records import ViewInfo
+from backend.label_studio.tabs import TITLE
 from demo.studio_server import Account, StudioServer
 
 CONFIG = """
@@ -161,3 +163,17 @@ def web() -> Iterator[WebServer]:
     server = WebServer()
     yield server
     server.close()
+
+
+def tasks_of_view(studio: Studio, view_id: int, project_id: int) -> list[int]:
+    """Ids of the first tasks of a tab, in the order the tab shows them. Locks nothing."""
+    page = studio._get(
+        *("/api/tasks/", "reading a tab", project_id),
+        {"project": project_id, "view": view_id, "fields": "task_only", "page_size": 100},
+    )
+    return [task["id"] for task in page["tasks"]]
+
+
+def find_tab(studio: Studio, project_id: int) -> ViewInfo | None:
+    """The tab "Hardest first", if it is there."""
+    return next((view for view in studio.views(project_id) if view.title == TITLE), None)

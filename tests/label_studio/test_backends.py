@@ -7,9 +7,9 @@ import json
 import pytest
 
 from backend.label_studio.protocol import WebhookEvent, parse_webhook
-from backend.label_studio.publish import RankedTask, fresh_version, publish
-from backend.label_studio.tabs import ORDERING, TITLE, ensure_tab, find_tab
-from tests.label_studio.conftest import WebServer, reply
+from backend.label_studio.publish import OrderedTask, fresh_version, publish
+from backend.label_studio.tabs import ORDERING, TITLE, ensure_tab
+from tests.label_studio.conftest import WebServer, find_tab, reply, tasks_of_view
 
 
 def be_a_backend(web: WebServer, version: str, predict=None) -> None:
@@ -38,7 +38,7 @@ def connect(owner, project, web, **fields):
 
 
 def ranked(order):
-    return [RankedTask(task_id) for task_id in order]
+    return [OrderedTask(task_id) for task_id in order]
 
 
 def test_without_a_backend_the_tab_shows_the_only_order(studio, make_project, owner):
@@ -50,10 +50,10 @@ def test_without_a_backend_the_tab_shows_the_only_order(studio, make_project, ow
     tab = ensure_tab(studio, project.id, version)
 
     assert (tab.did, tab.note) == ("made", "")
-    assert studio.tasks_of_view(tab.view_id, project.id) == order
+    assert tasks_of_view(studio, tab.view_id, project.id) == order
     task = owner.next_task(project.id)
     owner.submit(task)
-    assert studio.tasks_of_view(tab.view_id, project.id) == order[1:]
+    assert tasks_of_view(studio, tab.view_id, project.id) == order[1:]
 
 
 def test_without_a_backend_two_orders_are_averaged_and_the_tab_says_so(studio, make_project):
@@ -78,7 +78,7 @@ def test_with_a_backend_the_tab_shows_the_published_order(studio, make_project, 
     tab = ensure_tab(studio, project.id, second)
 
     assert tab.note == ""
-    assert studio.tasks_of_view(tab.view_id, project.id) == order
+    assert tasks_of_view(studio, tab.view_id, project.id) == order
     assert owner.next_task(project.id)["id"] == order[0]
 
 

@@ -17,7 +17,7 @@ from backend.errors import PublishError, UnreachableError
 from backend.jobs.stopping import JobLost
 from backend.label_studio.client import Studio
 from backend.label_studio.publish import (
-    RankedTask,
+    OrderedTask,
     fresh_version,
     is_order_live,
     publish,
@@ -47,7 +47,7 @@ def shuffled(task_ids, seed=0):
 
 
 def ranked(order):
-    return [RankedTask(task_id, [BOX]) for task_id in order]
+    return [OrderedTask(task_id, [BOX]) for task_id in order]
 
 
 def test_two_annotators_are_served_the_ranks_in_order(studio, make_project, owner, colleague):
@@ -160,7 +160,7 @@ def test_nothing_is_deleted_once_the_work_went_to_another_process(studio, make_p
 KILLED = """
 import os, signal, sys, json
 from backend.label_studio.client import Studio
-from backend.label_studio.publish import RankedTask
+from backend.label_studio.publish import OrderedTask
 from backend.label_studio.publish import publish
 
 url, token, project_id, version, step, order = json.loads(sys.stdin.read())
@@ -169,7 +169,7 @@ def die(reached):
     if reached == step:
         os.kill(os.getpid(), signal.SIGKILL)
 
-items = [RankedTask(task_id) for task_id in order]
+items = [OrderedTask(task_id) for task_id in order]
 publish(Studio(url, token), project_id, items, version=version, on_step=die)
 """
 
@@ -281,7 +281,7 @@ def test_a_doubled_import_is_found_and_nothing_is_switched(studio, make_project)
 def test_boxes_label_studio_drops_are_found_and_nothing_is_switched(studio, make_project):
     project = make_project(tasks=2)
     wrong = {**BOX, "from_name": "nothing"}
-    items = [RankedTask(task_id, [wrong]) for task_id in project.task_ids]
+    items = [OrderedTask(task_id, [wrong]) for task_id in project.task_ids]
 
     with pytest.raises(PublishError, match="made 0 of 2 predictions"):
         publish(studio, project.id, items, version=fresh_version())
@@ -399,8 +399,8 @@ def test_sampling_changed_by_hand_is_left_alone(studio, make_project, owner):
     ("items", "version", "message"),
     [
         ([], fresh_version(), "nothing to publish"),
-        ([RankedTask(1), RankedTask(1)], fresh_version(), "Task 1 is ranked twice"),
-        ([RankedTask(1)], "hf-mine", "fresh_version"),
+        ([OrderedTask(1), OrderedTask(1)], fresh_version(), "Task 1 is ranked twice"),
+        ([OrderedTask(1)], "hf-mine", "fresh_version"),
     ],
     ids=["nothing", "twice", "stale"],
 )

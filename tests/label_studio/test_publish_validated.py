@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from backend.errors import PublishError
-from backend.label_studio.publish import RankedTask, fresh_version, publish
+from backend.label_studio.publish import OrderedTask, fresh_version, publish
 from demo.studio_server import StudioServer, running_studio
 from tests.label_studio.conftest import Person
 from tests.label_studio.test_publish import *  # noqa: F403
@@ -56,7 +56,7 @@ def test_validation_is_on(owner, make_project):
 def test_boxes_label_studio_drops_are_found_and_nothing_is_switched(studio, make_project):
     """Here it drops nothing but refuses, and says why."""
     project = make_project(tasks=2)
-    items = [RankedTask(task, [{**BOX, "from_name": "nothing"}]) for task in project.task_ids]
+    items = [OrderedTask(task, [{**BOX, "from_name": "nothing"}]) for task in project.task_ids]
 
     with pytest.raises(PublishError, match="'from_name' 'nothing' not found"):
         publish(studio, project.id, items, version=fresh_version())

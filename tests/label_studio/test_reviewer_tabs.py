@@ -13,12 +13,12 @@ from playwright.sync_api import sync_playwright
 from backend.errors import LabelStudioError
 from backend.label_studio import reviewer_tabs
 from backend.label_studio.client import Studio
-from backend.label_studio.publish import RankedTask, fresh_version, publish
+from backend.label_studio.publish import OrderedTask, fresh_version, publish
 from backend.label_studio.reviewer_tabs import QueueName, ReviewerTabs
 from backend.label_studio.tabs import ensure_tab, why_untrue
 from backend.label_studio.versions import fresh_queue_version, queue_owner, stale_queue_versions
 from demo.studio_server import StudioServer
-from tests.label_studio.conftest import Person, Project
+from tests.label_studio.conftest import Person, Project, tasks_of_view
 from tests.loop.test_browser import CHROMIUM, FLAGS, log_in, stay_here
 
 ANN, BEN = QueueName("Ann"), QueueName("Ben")
@@ -50,7 +50,7 @@ def serve(person: Person, project_id: int, view_id: int) -> dict[str, Any] | Non
 
 
 def shown(studio: Studio, project: Project, view_id: int) -> list[int]:
-    return studio.tasks_of_view(view_id, project.id)
+    return tasks_of_view(studio, view_id, project.id)
 
 
 def fill(studio: Studio, project: Project, queue: QueueName, task_ids: Sequence[int]) -> int:
@@ -63,7 +63,7 @@ def publish_some_orders(studio: Studio, project: Project) -> str:
     """Two orders, so that tasks have predictions of several versions beside their queue's."""
     for _ in range(2):
         version = fresh_version()
-        order = [RankedTask(task_id) for task_id in dealt(project, len(project.task_ids), seed=7)]
+        order = [OrderedTask(task_id) for task_id in dealt(project, len(project.task_ids), seed=7)]
         publish(studio, project.id, order, version=version)
     return version
 
@@ -108,7 +108,7 @@ def test_a_short_queue_in_a_large_project_is_the_same(
 def test_label_all_tasks_goes_on_as_before(studio, make_project, owner):
     project = make_project(tasks=4)
     order = dealt(project, 4, seed=3)
-    publish(studio, project.id, [RankedTask(i) for i in order], version=(live := fresh_version()))
+    publish(studio, project.id, [OrderedTask(i) for i in order], version=(live := fresh_version()))
     fill(studio, project, ANN, order[:1:-1])
 
     assert shown(studio, project, ensure_tab(studio, project.id).view_id) == order

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from backend.assembly import build_workshop, open_queue
+from backend.assembly import build_worker_context, open_queue
 from backend.jobs.kinds import POLL, TRAIN
 from backend.jobs.records import JobProgress
 from backend.jobs.runner import run_now
@@ -156,10 +156,10 @@ def test_a_look_reads_only_what_changed(
     ]
     owner.call("POST", f"/api/projects/{project}/import", json=rows)
     listed = owner.call("GET", f"/api/tasks/?project={project}&fields=task_only&page_size=100")
-    with build_workshop(settings) as workshop:
+    with build_worker_context(settings) as worker_context:
 
         def read() -> int:
-            job = run_now(workshop.queue, POLL, project, None, workshop.handlers())
+            job = run_now(worker_context.queue, POLL, project, None, worker_context.handlers())
             assert job.error == ""
             return int(job.result["read"])
 
@@ -167,7 +167,7 @@ def test_a_look_reads_only_what_changed(
         # A change becomes visible a little after its moment: looks that are as far apart as the
         # worker's read it again once, and then no more.
         wait_until(lambda: read() == 0, "nothing is read again", seconds=60, pause=5.1)
-        assert len(AnswerStore(workshop.store).by_task(project)) == 12
+        assert len(AnswerStore(worker_context.store).by_task(project)) == 12
         task = listed["tasks"][0]["id"]
         owner.call("POST", f"/api/tasks/{task}/annotations/", json={"result": []})
         assert read() == 1

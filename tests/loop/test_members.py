@@ -9,11 +9,10 @@ from contextlib import closing
 import pytest
 
 from backend.label_studio.client import Studio
-from backend.label_studio.tabs import find_tab
 from backend.learning.sync_annotations import AnswerReader
 from backend.store.annotations import AnswerStore
 from demo.studio_server import StudioServer
-from tests.label_studio.conftest import Person
+from tests.label_studio.conftest import Person, find_tab
 from tests.label_studio.test_reviewer_tabs import serve
 from tests.loop.conftest import Command
 

@@ -18,7 +18,7 @@ from backend.errors import ScoreError
 from backend.label_studio.records import TaskRef
 from backend.ranking.pool_store import PoolStore
 from backend.ranking.rank_project import Pool, PoolRanker
-from backend.ranking.ranked_pool import RankedPool, Standing
+from backend.ranking.ranked_pool import RankedPool, TaskRole
 from backend.scoring.scorer import crop_view
 from backend.selection.embeddings import join_views
 from backend.settings import Settings
@@ -166,9 +166,9 @@ def test_every_open_task_has_one_place_and_duplicates_stand_behind(
     assert {task.task_id for task in tasks} == set(range(6, 61))
     if ranked.options.spreads:
         standing = ranked.standing[ranked.order]
-        first = int((standing == Standing.REPRESENTATIVE).sum())
+        first = int((standing == TaskRole.REPRESENTATIVE).sum())
         assert 0 < first < len(standing)
-        assert (standing[:first] == Standing.REPRESENTATIVE).all()
+        assert (standing[:first] == TaskRole.REPRESENTATIVE).all()
         films = [task.task_id // 4 for task in tasks[:first]]
         assert len(films) == len(set(films))
 

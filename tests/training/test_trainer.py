@@ -20,7 +20,7 @@ from backend.training.dataset import TrainingImage, write_dataset
 from backend.training.plan import TrainingPlan
 from backend.training.process import explain
 from backend.training.steps import Order
-from backend.training.trainer import Trained, TrainingStopped, steps_for, train
+from backend.training.trainer import Trained, steps_for, train
 from backend.vision.picture import Picture, thumbnail
 from tests.vision import networks
 
@@ -220,9 +220,17 @@ def test_a_damaged_checkpoint_means_starting_anew(plan: TrainingPlan) -> None:
     assert any("checkpoint is damaged" in line for line in lines)
 
 
+class Stopped(Exception):  # noqa: N818
+    """What a caller stops a training with."""
+
+
 def test_a_stop_request_ends_the_process(plan: TrainingPlan) -> None:
-    with pytest.raises(TrainingStopped):
-        train(plan, should_stop=lambda: bool(children(plan.folder)))
+    def check() -> None:
+        if children(plan.folder):
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train(plan, check=check)
     assert children(plan.folder) == []
 
 
@@ -235,13 +243,12 @@ def test_a_time_limit_ends_the_process_and_names_the_setting(plan: TrainingPlan)
 def test_a_process_that_the_system_kills_is_one_line(plan: TrainingPlan) -> None:
     import os
 
-    def kill() -> bool:
+    def kill() -> None:
         for child in children(plan.folder):
             os.kill(child, signal.SIGKILL)
-        return False
 
     with pytest.raises(TrainingError, match="want of memory: set a smaller TRAIN_BATCH") as caught:
-        train(plan, should_stop=kill)
+        train(plan, check=kill)
     assert "\n" not in str(caught.value)
 
 
@@ -251,9 +258,14 @@ def test_a_second_training_in_the_folder_waits(plan: TrainingPlan) -> None:
     plan.folder.mkdir()
     with (plan.folder / "lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        asked: Iterator[bool] = iter([False, True])
-        with pytest.raises(TrainingStopped):
-            train(plan, should_stop=lambda: next(asked))
+        asked = iter([None])
+
+        def check() -> None:
+            if next(asked, Stopped) is Stopped:
+                raise Stopped
+
+        with pytest.raises(Stopped):
+            train(plan, check=check)
     assert not plan.log.exists()
 
 

@@ -170,7 +170,7 @@ def _take_up(services: Services, action: str, project_id: int) -> None:
     try:
         # A look has a thread of its own: not for whatever number anybody names.
         if action == PROJECT_UPDATED and services.store.publication(project_id) is not None:
-            services.keeper.look_soon(project_id)
+            services.keeper.schedule_check(project_id)
         take_up_event(services.queue, action, project_id)
     except HardestFirstError as error:
         # Nothing is lost: the worker looks at every project from time to time.

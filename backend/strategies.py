@@ -7,20 +7,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
 from backend.errors import ScoreError
 
-STRATEGIES: dict[str, str] = {
-    "diverse_uncertainty": "combined uncertainty, weighed by class, spread over what images show",
-    "diversity": "only the spread: farthest first from what is labelled",
-    "combined": "weighted mean of the three uncertainty scores, no spread",
-    "lowest_confidence": "1 - the best class score of a box, no spread",
-    "margin_sampling": "the gap between the best two classes, or class and background, no spread",
-    "entropy": "binary entropy of the best class score, no spread",
-    "random": "a random order, reproducible: the yardstick the others are held against",
+
+@dataclass(frozen=True)
+class Traits:
+    """What a strategy is.
+
+    Args:
+        text: one line for people.
+        spreads: whether it needs embeddings.
+        takes_weight: whether `diversity_weight` changes its order.
+    """
+
+    text: str
+    spreads: bool = False
+    takes_weight: bool = False
+
+
+STRATEGIES: dict[str, Traits] = {
+    "diverse_uncertainty": Traits(
+        "combined uncertainty, weighed by class, spread over what images show",
+        spreads=True,
+        takes_weight=True,
+    ),
+    "diversity": Traits("only the spread: farthest first from what is labelled", spreads=True),
+    "combined": Traits("weighted mean of the three uncertainty scores, no spread"),
+    "lowest_confidence": Traits("1 - the best class score of a box, no spread"),
+    "margin_sampling": Traits(
+        "the gap between the best two classes, or class and background, no spread"
+    ),
+    "entropy": Traits("binary entropy of the best class score, no spread"),
+    "random": Traits("a random order, reproducible: the yardstick the others are held against"),
 }
+"""Everything that offers, names or describes strategies reads this."""
+
 Strategy = Literal[
     "diverse_uncertainty",
     "diversity",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from typer.main import get_command
@@ -14,7 +14,7 @@ from backend.cli import app
 from backend.doctor.tested_versions import TESTED
 from backend.server import create_app
 from backend.settings import Settings, load_settings
-from backend.strategies import STRATEGIES
+from backend.strategies import STRATEGIES, Strategy
 from backend.uncertainty import MEASURES
 
 ROOT = Path(__file__).parent.parent
@@ -43,7 +43,11 @@ def test_every_setting_stands_in_the_readme_with_its_meaning(name: str) -> None:
 
 @pytest.mark.parametrize("strategy", list(STRATEGIES))
 def test_every_strategy_stands_in_the_readme(strategy: str) -> None:
-    assert STRATEGIES[strategy] in table_rows(README)[strategy][1]
+    assert STRATEGIES[strategy].text in table_rows(README)[strategy][1]
+
+
+def test_the_type_of_a_strategy_names_each_one() -> None:
+    assert get_args(Strategy) == tuple(STRATEGIES)
 
 
 @pytest.mark.parametrize("measure", list(MEASURES))

@@ -68,7 +68,7 @@ class RankOptions:
     @property
     def spreads(self) -> bool:
         """Whether this strategy looks at embeddings."""
-        return self.strategy in ("diverse_uncertainty", "diversity")
+        return STRATEGIES[self.strategy].spreads
 
 
 def order_rows(
@@ -95,7 +95,7 @@ def order_rows(
         return np.argsort(public_scores(columns, options), kind="stable")
     if embeddings is None:
         raise ValueError(f"strategy {options.strategy!r} needs embeddings")
-    weight = 1.0 if options.strategy == "diversity" else options.diversity_weight
+    weight = options.diversity_weight if STRATEGIES[options.strategy].takes_weight else 1.0
     if represents is not None:
         return rank_represented(
             embeddings,

@@ -26,6 +26,7 @@ from backend.ranking.ranked_pool import RankedPool
 from backend.scoring.scorer import crop_view
 from backend.store.annotations import AnswerStore
 from backend.store.scores import Store
+from backend.strategies import STRATEGIES
 
 # 100,000 tasks with 512 dims of the image and as many of its objects take up about 220 MB.
 _MAX_BYTES = 2**30
@@ -235,7 +236,7 @@ class PoolMemory:
 
 def _key(options: RankOptions) -> tuple[str, float]:
     """Options of one pool that share it make the same order."""
-    weighs = options.strategy == "diverse_uncertainty"
+    weighs = STRATEGIES[options.strategy].takes_weight
     return options.strategy, options.diversity_weight if weighs else 0.0
 
 

@@ -35,10 +35,10 @@ __all__ = [
 DEFAULT = RankOptions().strategy
 
 ARMS: dict[str, str] = {
-    RANDOM: STRATEGIES[RANDOM],
+    RANDOM: STRATEGIES[RANDOM].text,
     "random_deduplicated": "random, but near-duplicates of what came before come last",
     "most_boxes": "most boxes shown first: good per image, bad per box",
-    **{name: told for name, told in STRATEGIES.items() if name != RANDOM},
+    **{name: found.text for name, found in STRATEGIES.items() if name != RANDOM},
     "no_groups": f"{DEFAULT} without groups of near-duplicates",
     "no_crops": f"{DEFAULT} on embeddings of whole images only",
     "no_class_weights": f"{DEFAULT} without weights by class",

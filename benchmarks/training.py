@@ -28,7 +28,7 @@ import numpy as np
 
 from backend.training.dataset import TrainingImage, write_dataset
 from backend.training.plan import TrainingPlan
-from backend.training.trainer import TrainingStopped, train
+from backend.training.trainer import train
 from benchmarks.machine import machine, progress
 from demo.project import label_config
 from demo.scene import CLASSES, HEIGHT, WIDTH, Frame, generate
@@ -179,12 +179,19 @@ def training(data: Path, folder: Path) -> Iterator[None]:
     )
     under_way, enough = threading.Event(), threading.Event()
 
+    class Enough(Exception):  # noqa: N818
+        """The calls are over."""
+
+    def check() -> None:
+        if enough.is_set():
+            raise Enough
+
     def run() -> None:
-        with suppress(TrainingStopped):
+        with suppress(Enough):
             train(
                 plan,
                 on_progress=lambda done, total: under_way.set() if done >= 2 else None,
-                should_stop=enough.is_set,
+                check=check,
             )
 
     thread = threading.Thread(target=run)

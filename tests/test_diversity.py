@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend import duplicates, selection
 from backend.diversity import gamma_of, near_duplicate_groups, pick_diverse, rank
 from backend.errors import ScoreError
+from backend.selection import lazy_greedy, near_duplicates
 
 unhurried = settings(deadline=None)
 
@@ -21,8 +21,8 @@ diversity_weights = st.sampled_from([0.0, 0.05, 0.1, 0.4, 0.7, 0.95, 1.0])
 thresholds = st.sampled_from([0.5, 0.8, 0.95, 1.0])
 
 SMALL_STEPS = {
-    selection: {"BLOCK": 16, "POOL": 5, "BATCH": 2, "SURVEY": 3},
-    duplicates: {"BLOCK": 16, "READ": 7, "TILE": 4, "SAMPLE": 6},
+    lazy_greedy: {"BLOCK": 16, "POOL": 5, "BATCH": 2, "SURVEY": 3},
+    near_duplicates: {"BLOCK": 16, "READ": 7, "TILE": 4, "SAMPLE": 6},
 }
 REAL_STEPS = {
     module: {name: getattr(module, name) for name in steps} for module, steps in SMALL_STEPS.items()
@@ -488,8 +488,8 @@ def test_a_sketch_never_makes_a_cosine_smaller(seed, kind, outside):
     rng = np.random.default_rng(seed)
     embeddings = kind(rng, 50, 8) @ normal(rng, 8, 40)
     embeddings += outside * rng.random((50, 1)).astype(np.float32) * normal(rng, 1, 40)
-    rows = selection.UnitRows(embeddings)
-    sketch = duplicates._Sketch(rows, 0.95)
+    rows = lazy_greedy.UnitRows(embeddings)
+    sketch = near_duplicates._Sketch(rows, 0.95)
     directions = np.linalg.eigh(embeddings.T @ embeddings)[1][:, -8:] * np.float32(1 - 1e-5)
     sketch.basis = np.ascontiguousarray(directions)
     drawn = sketch.of(rows.rough(slice(None))).astype(np.float64)
@@ -500,10 +500,10 @@ def test_a_sketch_never_makes_a_cosine_smaller(seed, kind, outside):
 def test_a_sketch_is_used_where_it_pays():
     rng = np.random.default_rng(6)
     flat = normal(rng, 60, 4) @ normal(rng, 4, 40)
-    basis = duplicates._Sketch(selection.UnitRows(flat), 0.95).basis
+    basis = near_duplicates._Sketch(lazy_greedy.UnitRows(flat), 0.95).basis
     assert basis is not None
     assert basis.shape == (40, 16)
-    assert duplicates._Sketch(selection.UnitRows(normal(rng, 60, 40)), 0.1).basis is None
+    assert near_duplicates._Sketch(lazy_greedy.UnitRows(normal(rng, 60, 40)), 0.1).basis is None
 
 
 @pytest.mark.usefixtures("real_steps")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import importlib.util
 import re
 from pathlib import Path
 
@@ -111,3 +113,14 @@ def test_what_is_to_be_changed_is_where_the_table_says(what: str, paths: list[st
 def test_no_folder_holds_more_than_its_name_can_say(room: str) -> None:
     for folder in [BACKEND / room, *(p for p in (BACKEND / room).rglob("*") if p.is_dir())]:
         assert len(list(folder.glob("*.py"))) <= 25, folder
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda p: p.stem)
+def test_benchmarks_and_what_they_import_are_there(path: Path) -> None:
+    for name in imports_of(path):
+        if name[0] in ("backend", "benchmarks", "demo", "tests"):
+            module = importlib.import_module(".".join(name[:-1]))
+            is_module = (
+                importlib.util.find_spec(".".join(name)) if hasattr(module, "__path__") else 0
+            )
+            assert hasattr(module, name[-1]) or is_module, ".".join(name)

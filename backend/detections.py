@@ -20,7 +20,7 @@ class Detections:
             (EXIF orientation applied), clipped to it.
         class_scores: (N, C) float32 in 0..1. Independent scores (sigmoids): rows do not sum to 1.
         peak_score: the best class score anywhere in the image, kept or not, in 0..1. It is what
-            tells an image without boxes from another one.
+            distinguishes images without boxes.
         image_size: (width, height) in pixels of the upright image.
 
     Raises:

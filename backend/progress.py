@@ -1,4 +1,4 @@
-"""How slow work tells what it is doing: to a terminal, a job's record, or nobody."""
+"""How slow work reports its progress: to a terminal, a job's record, or nobody."""
 
 from __future__ import annotations
 

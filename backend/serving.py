@@ -61,7 +61,7 @@ def _bracketed(host: str) -> str:
 
 
 def run_server(settings: Settings) -> None:
-    """Serve until told to stop (SIGTERM, SIGINT).
+    """Serve until stopped (SIGTERM, SIGINT).
 
     Raises:
         AccessError: the token cannot work.

@@ -22,7 +22,7 @@ _CLEAN_UP_EVERY = timedelta(days=1)
 
 
 def work(settings: Settings) -> None:
-    """Run jobs until told to stop (SIGTERM, SIGINT), and look at every watched project in turn.
+    """Run jobs until stopped (SIGTERM, SIGINT), and look at every watched project in turn.
 
     Raises:
         HardestFirstError: the store, the queue or Label Studio is not usable.

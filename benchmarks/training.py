@@ -2,7 +2,7 @@
 
 One server, in a process of its own, as in production. Quiet turns and turns with a training in the
 background alternate in one run; in each, `/predict` is asked for tasks that are scored already and
-for tasks that are not, whose images then go through both models, and `/webhook` is told of events.
+for tasks that are not, whose images then go through both models, and `/webhook` gets events.
 One JSON line on stdout.
 """
 

@@ -28,7 +28,7 @@ class Truth:
 
 
 def read_truth(text: str, names: Sequence[str]) -> Truth:
-    """The truth that a YOLO label file tells; `names` are the labels of its class numbers."""
+    """The truth that a YOLO label file holds; `names` are the labels of its class numbers."""
     rows = np.asarray([line.split() for line in text.splitlines()], np.float64).reshape(-1, 5)
     half = rows[:, 3:] / 2
     corners = 100 * np.concatenate([rows[:, 1:3] - half, rows[:, 1:3] + half], axis=1)

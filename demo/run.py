@@ -39,7 +39,7 @@ def run_demo(*, wait: bool, rounds: int, model: str | None, images: Path | None)
             name.
         images: a folder of the user's own images.
     """
-    # Told to stop, it must stop what it started.
+    # When stopped, it must stop what it started.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         WORK.mkdir(parents=True, exist_ok=True)

@@ -14,10 +14,10 @@ from backend.jobs.kinds import PUBLISH, SCORE, exclusive
 from backend.jobs.queue import JobQueue
 from backend.jobs.records import FAILED, QUEUED, RUNNING, Job
 
-# What a caller waits for a new job before it is told to look again.
+# How long a caller waits for a new job before it gets 202.
 _WAIT_S = 1.5
 _LOOK_EVERY_S = 0.05
-# One that failed would fail again at once: whoever asks in a loop is told so instead.
+# One that failed would fail again at once: a caller that asks in a loop gets 503 instead.
 _PAUSE = timedelta(minutes=1)
 
 

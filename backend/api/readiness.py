@@ -37,7 +37,7 @@ class Check(BaseModel):
 class ReadinessCheck:
     """The checks of one server.
 
-    Anybody may ask, so that details name no address: the log tells the whole line.
+    Anybody may ask, so that details name no address: the log has the whole line.
 
     Args:
         settings: where Label Studio is.

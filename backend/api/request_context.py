@@ -99,7 +99,7 @@ def _record(scope: Scope, status: int, seconds: float) -> None:
 
 
 def _numbers(scope: Scope) -> dict[str, str]:
-    """The project, task and job that a request is about, as far as its address tells."""
+    """The project, task and job that a request is about, as far as its address names them."""
     told = {**QueryParams(scope["query_string"]), **scope.get("path_params", {})}
     return {
         field: str(told[name])

@@ -50,7 +50,7 @@ class Services:
         worker: the thread that owns the models.
         readiness: whether all of this can do its work.
         census: how many jobs and answers the store holds.
-        gate: tells the keys of the API apart.
+        gate: recognises the keys of the API.
         predicting: the threads of `/predict`, most of which wait for images.
     """
 

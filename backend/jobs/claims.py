@@ -1,4 +1,4 @@
-"""A job in the hands of this process: everything the running side writes."""
+"""A leased job: heartbeat, notes, completion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a handler is given: the job, and its ways to report, to remember and to be stopped."""
+"""What a handler gets: the job, and its ways to report, to keep notes and to be stopped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class JobContext:
     Args:
         claim: the job in the hands of this process.
         stopping: whether this process is shutting down.
-        on_progress: is told (doing, done, total) too, beside the table.
+        on_progress: called with (doing, done, total), besides the table.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What is due for a project, told from how things stand and not from what events said.
+"""What is due for a project, decided from its current state and not from events.
 
 So an event that comes twice, late, in the wrong order or never changes nothing but the moment.
 """

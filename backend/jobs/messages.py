@@ -1,7 +1,7 @@
 """Carries word that a job is due, by Huey: through a file, or through Redis.
 
 A message may be lost, and may come twice: the table of jobs is the truth, a claim of a job is
-atomic, and what nobody was told of is told again by the next sweep.
+atomic, and the next sweep sends again what nobody received.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which process has a job in its hands, and whether that process is gone.
+"""Which process holds the lease of a job, and whether that process is gone.
 
 A process is named by its machine, its number and the moment it started. The machine is the boot
 and the process namespace, not the host name: two containers may share a host name, and both have
@@ -23,7 +23,7 @@ def new_owner() -> str:
 def is_gone(owner: str) -> bool:
     """Whether `owner` was a process of this machine that has ended.
 
-    False also where that cannot be told: on another machine, or without Linux' /proc.
+    False also where that cannot be known: on another machine, or without Linux' /proc.
     """
     machine, pid, start, _ = owner.split(" ")
     if machine == _UNKNOWN or machine != _machine():

@@ -64,7 +64,7 @@ class JobQueue(JobRecords):
         Args:
             kind: which handler runs it; at most 20 characters.
             project_id: the project in Label Studio.
-            payload: what the handler is told, as JSON takes it.
+            payload: the arguments of the handler, as JSON.
             exclusive: jobs that share it never run at the same time; "PROJECT:KIND" by default.
             delay: seconds.
         """

@@ -182,7 +182,7 @@ def run_now(
         queue: where the job is kept.
         kind: a key of `handlers`.
         project_id: the project in Label Studio.
-        payload: what the handler is told, as JSON takes it.
+        payload: the arguments of the handler, as JSON.
         handlers: kind of job -> what runs it.
         exclusive: as in `JobQueue.submit`.
         on_progress: called with (doing, done, total).

@@ -1,4 +1,4 @@
-"""The worker: Huey's consumer, which runs jobs on threads of this process until it is told to end.
+"""The worker: Huey's consumer, which runs jobs on threads of this process until it is stopped.
 
 A timer beside it sweeps, because messages can be lost and workers can be killed.
 """
@@ -39,7 +39,7 @@ def run_worker(
 ) -> None:
     """Run jobs until SIGTERM, SIGINT or SIGHUP. To be called on the main thread.
 
-    Running jobs are then told to stop and go back to the queue, this attempt uncounted. The
+    Running jobs are then stopped and go back to the queue, this attempt uncounted. The
     process ends hard, with exit status 1, if one of them does not listen for 8 seconds: the
     next worker begins it again.
 

@@ -1,4 +1,4 @@
-"""What Label Studio tells us, as plain frozen records: only the fields this project reads."""
+"""What Label Studio sends, as plain frozen records: only the fields this project reads."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class QueueName:
 
     Args:
         reviewer: a person has one queue in a project, whatever it is called.
-        name: what the tab is called; without a reviewer, it tells queues apart.
+        name: what the tab is called; without a reviewer, it is what identifies the queue.
     """
 
     reviewer: str = ""
@@ -57,7 +57,7 @@ class QueueName:
 
     @property
     def owner(self) -> str:
-        """What tells this queue from the project's others."""
+        """What identifies this queue within the project."""
         return f"for {self.reviewer}" if self.reviewer else f"named {self.name}"
 
     @property

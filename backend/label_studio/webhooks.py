@@ -1,4 +1,4 @@
-"""The one webhook by which Label Studio tells this backend what changed in a project.
+"""The one webhook by which Label Studio notifies this backend of changes in a project.
 
 Label Studio makes a webhook of its own for each connected ML backend: for all actions, with all
 tasks and annotations in it and the whole project counted anew for each call, which the annotator
@@ -35,7 +35,7 @@ ACTIONS = ANNOTATION_ACTIONS | TASK_ACTIONS | {PROJECT_UPDATED}
 def backend_webhook_url(backends: Sequence[BackendInfo]) -> str | None:
     """Where the connected backend that is ours hears webhooks; None: none of them is ours.
 
-    Ours is told by the version its `/setup` last answered. Of several, the one that answers, then
+    Ours is recognised by the version its `/setup` last answered. Of several, the one that answers, then
     the one connected last.
     """
     ours = [b for b in backends if is_ours(b.model_version) or b.model_version == UNPUBLISHED]
@@ -95,7 +95,7 @@ def ensure_webhook(
 
 
 def reports_answers(hook: WebhookInfo) -> bool:
-    """Whether `hook` tells of everything that matters, and in which project: ours, or any other."""
+    """Whether `hook` reports everything that matters, and in which project: ours, or any other."""
     complete = hook.sends_all or hook.actions >= ACTIONS
     return hook.is_active and complete and (hook.sends_payload or PROJECT_HEADER in hook.headers)
 

@@ -1,4 +1,4 @@
-"""What pre-annotation saves: what annotators did to the boxes shown to them, and in what time."""
+"""What pre-annotation saves: what annotators did to the boxes they were shown, and in what time."""
 
 from __future__ import annotations
 

@@ -117,11 +117,11 @@ def _above(predictions: Predictions, threshold: float) -> Boxes:
 
 
 class LabelMappedDetector:
-    """A model whose boxes are told by the project's labels, from a low confidence on.
+    """A model whose class ids are mapped to the project's labels, from a low confidence on.
 
     Args:
         weights: the model; the caller has made sure where it comes from.
-        label_config: tells which label each of the model's classes is. Boxes of other classes
+        label_config: decides which label each of the model's classes is. Boxes of other classes
             are left out.
         class_names: the labels; their places are the class ids of what is predicted.
         settings: the device.

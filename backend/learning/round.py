@@ -42,11 +42,11 @@ _ALL_LABELS = (
 
 @dataclass(frozen=True)
 class Hooks:
-    """How a training tells what it does, and is told to stop.
+    """How a training reports, and is stopped.
 
     Args:
-        on_progress: told (what is done, how much of it, how much there is).
-        on_log: told lines for people.
+        on_progress: called with (what is done, how much of it, how much there is).
+        on_log: called with lines for people.
         check: called often; what it raises stops the training.
     """
 
@@ -81,7 +81,7 @@ class Learner:
 
         Args:
             project_id: the project.
-            job_id: tells a repeated attempt from a new training.
+            job_id: the same for a repeated attempt, another for a new training.
             hooks: progress, log and stop.
             all_labels: train on the random share too. Nothing unbiased is left to judge the
                 model by then: it is kept, and not promoted.

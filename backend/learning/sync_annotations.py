@@ -1,6 +1,6 @@
 """Reads what annotators answered, as it changes, into the store.
 
-Whatever was told by an event, or not, twice or in any order: what counts is what Label Studio
+Whatever events reported, twice, in any order or not at all: what counts is what Label Studio
 holds when it is asked.
 """
 

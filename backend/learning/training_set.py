@@ -3,7 +3,7 @@
 - Skipped and cancelled answers are none; a submitted image without boxes is a background image.
 - Several annotators of one image are merged (`label_studio/consensus.py`).
 - Images of the random share are never trained on, unless the user says so.
-- What cannot be used is left out, counted, and told in one line each.
+- What cannot be used is left out, counted, and named in one line each.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ def published_queue(studio: Studio, store: Store, project_id: int, limit: int) -
 
 
 def config_hash(label_config: str) -> str:
-    """Tells whether a label config is the same as before."""
+    """The same for the same label config."""
     return hashlib.sha256(label_config.encode()).hexdigest()[:12]
 
 

@@ -67,8 +67,8 @@ def prelabel(
         scorers: the models.
         project_id: the project.
         begun: the fresh version of an attempt that was killed: it is gone on with.
-        on_version: told a fresh version before it is used.
-        on_progress: told how far it is.
+        on_version: called with a fresh version before it is used.
+        on_progress: see `backend.progress`.
         hold: called before the switch; raises where the work has gone to another process.
 
     Raises:

@@ -82,8 +82,8 @@ class Reorderer:
             project_id: the project.
             done_before: the version that an attempt before this one sent. Where Label Studio
                 serves it by now, nothing is done again.
-            on_version: told the version of the order before it is sent.
-            on_progress: told how far it is.
+            on_version: called with the version of the order before it is sent.
+            on_progress: see `backend.progress`.
 
         Raises:
             LabelConfigError: the label config has no rectangles.

@@ -25,7 +25,7 @@ _GRACE_SECONDS = 10.0
 
 
 class OrderKeeper:
-    """Looks, shortly after it was told to, whether a project still serves its published order."""
+    """Checks, shortly after it was asked to, whether a project still serves its published order."""
 
     def __init__(self, settings: Settings, store: Store, *, delay: float = _DELAY_SECONDS) -> None:
         self._settings = settings

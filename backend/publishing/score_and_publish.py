@@ -77,7 +77,7 @@ class OrderMaker:
         on_version: Callable[[str], None] = lambda version: None,
         on_progress: Progress = silent,
     ) -> OrderReport:
-        """Score, rank and, unless told not to, publish.
+        """Score, rank and, unless `publish` is false, publish.
 
         Scoring is stored batch by batch and the switch to the new order is one call: killed at
         any point, Label Studio is left at the old order or at the new one.
@@ -87,8 +87,8 @@ class OrderMaker:
             publish: otherwise nothing changes in Label Studio.
             done_before: the version that an attempt before this one sent. Where Label Studio
                 serves it by now, nothing is done again.
-            on_version: told the version of the order before it is sent.
-            on_progress: told how far it is.
+            on_version: called with the version of the order before it is sent.
+            on_progress: see `backend.progress`.
 
         Raises:
             LabelConfigError: the label config has no rectangles.

@@ -1,7 +1,7 @@
 """The random share: tasks that are served for no other reason than chance.
 
 A model cannot be judged on images that were picked because it is bad at them. So a fixed share of
-the tasks, told by a hash of their key and by nothing else, is never ranked: these tasks are dealt
+the tasks, picked by a hash of their key and by nothing else, is never ranked: these tasks are dealt
 into the order at even distances, in random order. What is labelled of them is, at any time, a
 random sample of the pool.
 """

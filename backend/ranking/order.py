@@ -168,7 +168,7 @@ def _combined(columns: ScoreColumns, options: RankOptions) -> NDArray[np.float64
 
 
 def is_whitened(encoder: str) -> bool:
-    """Whether the embeddings of an encoder, told by its name, are whitened: see `join_views`."""
+    """Whether the embeddings of an encoder (by its name) are whitened: see `join_views`."""
     return encoder.startswith(_DETECTOR_PREFIX)
 
 

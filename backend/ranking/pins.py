@@ -1,4 +1,4 @@
-"""Which images somebody put first, for everyone; kept until the next such wish.
+"""Pinned tasks: served before the ranking, for everyone, until replaced.
 
 An image that was put first stays before all ranked ones in every order, until it is labelled.
 """

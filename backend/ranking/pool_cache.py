@@ -1,6 +1,6 @@
 """Ranked pools held in memory: the last order at once, another one in seconds.
 
-A cheap stamp of the store, read at every call, tells whether what is held is still true. What is
+A cheap stamp of the store, read at every call, shows whether what is held is still true. What is
 slow (reading embeddings, ranking) is done by one thread at a time, and what one thread did serves
 all that waited for the same.
 """

@@ -66,7 +66,7 @@ class PoolStore:
         return None if row is None else _unpack(row)
 
     def stamp(self, project_id: int) -> Stamp | None:
-        """Tells cheaply whether something changed; None: the project was never ranked."""
+        """A cheap sign of whether something changed; None: the project was never ranked."""
         pools, watched, answers = tables.pools.c, tables.watched.c, tables.answers.c
         jobs = tables.jobs.c
         count = select(func.count()).where(answers.project_id == project_id)

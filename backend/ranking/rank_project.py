@@ -114,7 +114,7 @@ class PoolRanker:
         return standing
 
     def random_picks(self, pool: Pool) -> set[int]:
-        """The tasks of the random share: those marked so before, and those the hash tells."""
+        """The tasks of the random share: those marked so before, and those the hash picks."""
         told = {
             task.id
             for task in pool.tasks
@@ -123,7 +123,7 @@ class PoolRanker:
         return told | self._answers.held_out(pool.project_id)
 
     def is_told(self, project_id: int, task: TaskRef) -> bool:
-        """Whether the hash tells a task to the random share, whatever else is known of it."""
+        """Whether the hash puts a task into the random share, whatever else is known of it."""
         name = self._settings.sequence_field
         key = (name and task.data.get(name)) or task.id
         return is_random_pick(project_id, key, self._settings.validation_share)

@@ -38,7 +38,7 @@ class RankedPool:
         project_id: the project.
         detector: whose scores these are.
         encoder: whose embeddings the picks are spread by.
-        ranked_at: when the standings, and with them the near-duplicates, were told.
+        ranked_at: when the roles, and with them the near-duplicates, were decided.
         options: what decided the order.
         validation_share: the share of the order that is dealt in by chance, 0..1.
         columns: the scores of the N tasks, by ascending task id.

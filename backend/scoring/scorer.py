@@ -63,7 +63,7 @@ class Scorer:
         store: where scores and embeddings go.
         source: where the pixels come from.
         learned: class name -> how many boxes the detector was trained on; None where its training
-            was not here, or not told: no class then counts more than another.
+            is not here, or not known: no class then counts more than another.
     """
 
     def __init__(

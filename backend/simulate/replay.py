@@ -256,7 +256,7 @@ class Replay:
 
 
 def _after(before: int, on_steps: Callable[[int], None]) -> Callable[[int], None]:
-    """`on_steps`, told of so many steps more."""
+    """`on_steps`, called with so many steps more."""
     return lambda steps: on_steps(before + steps)
 
 
@@ -275,7 +275,7 @@ def run_folder(out: Path, arm: str, seed: int) -> Path:
 def score_columns(
     places: Sequence[int], scores: Sequence[ImageScores], class_weight: Sequence[float]
 ) -> ScoreColumns:
-    """The scores of images, told by their places in the pool."""
+    """The scores of images, given by their places in the pool."""
     return ScoreColumns(
         task_ids=np.array(places, dtype=np.int64),
         image_hashes=tuple(map(str, places)),

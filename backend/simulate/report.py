@@ -26,7 +26,7 @@ from backend.simulate.figures import draw_curves, draw_savings
 from backend.simulate.records import Run
 from backend.simulate.savings import Difference, Need, Saving, claim
 
-# The target that the savings in other costs are told at.
+# The target at which the savings in other costs are given.
 _TOLD = TARGETS.index(0.9)
 
 _EFFORT = f"{SECONDS_PER_IMAGE:g} s an image and {SECONDS_PER_BOX:g} s a box"
@@ -67,7 +67,7 @@ def write_report(runs: Sequence[Run], facts: Facts, out: Path, *, cost: Cost) ->
         cost: what labels are counted in.
 
     Returns:
-        What the report tells.
+        What the report shows.
 
     Raises:
         ScoreError: as `analyse`.
@@ -99,7 +99,7 @@ def as_markdown(analysis: Analysis, others: Sequence[Analysis], facts: Facts) ->
     """One page a person reads.
 
     Args:
-        analysis: what the page tells.
+        analysis: what the page shows.
         others: the same runs counted in other costs.
         facts: what was replayed.
     """

@@ -154,7 +154,7 @@ def _end_of(run: _Live, connection: Connection) -> list[str]:
 
 
 def work(stage: Stage, arm: str, seed: int, share: Share, parent: Connection) -> None:
-    """Make one run; what a process of its own does. Tells its parent of steps, or of its failure.
+    """Make one run; what a process of its own does. Reports steps, or its failure, to its parent.
 
     Args:
         stage: what all runs share, prepared.

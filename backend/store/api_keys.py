@@ -1,6 +1,6 @@
 """The keys of the API: made, found, revoked. Only a hash of each secret is kept.
 
-A key reads `hardest_ID_SECRET`: the first part tells people and secret scanners what it is, ID is
+A key reads `hardest_ID_SECRET`: the first part shows people and secret scanners what it is, ID is
 public and names the key in lists and logs, and SECRET is 256 random bits in hexadecimal.
 SHA-256 is enough to keep them: slow hashes protect passwords, which can be guessed one by one,
 and nobody gets through 2^256 secrets, however fast the hash is.
@@ -67,7 +67,7 @@ class ApiKey:
         return "expired" if self.has_expired else "live"
 
     def opens_with(self, secret: str) -> bool:
-        """Whether this is its secret; the time it takes tells nothing of how near a guess came."""
+        """Whether this is its secret; the time it takes does not reveal how near a guess came."""
         return hmac.compare_digest(_hash(secret), self.secret_hash)
 
 

@@ -1,6 +1,6 @@
 """The training process: `python -m backend.training.process PLAN.json`, started by `trainer.train`.
 
-It tells its parent of every step, or why it failed, as lines of JSON on standard output. Whatever
+It reports every step to its parent, or why it failed, as lines of JSON on standard output. Whatever
 Ultralytics prints goes to standard error.
 """
 

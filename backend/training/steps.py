@@ -73,7 +73,7 @@ class Order:
     """
 
     def __init__(self, is_background: Sequence[bool], *, epoch_length: int, seed: int) -> None:
-        """Order images of which is told whether they are without objects.
+        """Orders images; of each it is known whether it has no objects.
 
         `len` of the sampler is `epoch_length`.
         """

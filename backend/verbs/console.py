@@ -66,7 +66,7 @@ class _PlainFormatter(logging.Formatter):
 
 
 def service_settings(**options: Any) -> Settings:
-    """The same for what runs until it is told to stop: its log is read later, by somebody else."""
+    """The same for what runs until it is stopped: its log is read later."""
     from backend.service_log import log_as_service
 
     settings = _settings(options)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def worker() -> None:
-    """Run the loop: read answers, train, judge, rank anew. Runs until it is told to stop."""
+    """Run the loop: read answers, train, evaluate, rank again. Runs until it is stopped."""
     from backend.worker_process import work
 
     work(service_settings())

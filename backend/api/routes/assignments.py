@@ -98,7 +98,7 @@ class PutFirst(BaseModel):
     image_ids: list[int]
     already_labelled: list[int] = Field(description="Left out: there is nothing to serve.")
     job: JobView
-    job_url: str = Field(description="Path on this server that tells how the job is getting on.")
+    job_url: str = Field(description="Path on this server of the job: its state and progress.")
 
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {

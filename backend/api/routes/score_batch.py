@@ -71,7 +71,7 @@ class ScoringUnderWay(BaseModel):
 
     detail: str
     job: JobView
-    job_url: str = Field(description="Path on this server that tells how the job is getting on.")
+    job_url: str = Field(description="Path on this server of the job: its state and progress.")
 
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {

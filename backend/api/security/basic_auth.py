@@ -25,7 +25,7 @@ def check_connection(_request: Request, services: ServicesDep, given: _Given) ->
     password = services.settings.basic_auth_pass.get_secret_value().encode()
     if not user and not password:
         return
-    # Both are compared, each in constant time, so that time tells nothing of either.
+    # Both are compared, each in constant time, so that timing reveals neither.
     matches = given is not None and (
         secrets.compare_digest(given.username.encode(), user)
         & secrets.compare_digest(given.password.encode(), password)

@@ -32,7 +32,7 @@ _UNKNOWN = "wrong key: it is not one of this server's, or not all of it was sent
 
 
 class Gate:
-    """Tells keys apart. One for each server; safe for several threads.
+    """Recognises keys. One for each server; safe for several threads.
 
     It knows all keys by heart, and reads them again every two seconds: requests cost no query,
     and guesses cost next to nothing. It has threads of its own, so that it answers also while all

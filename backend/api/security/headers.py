@@ -1,4 +1,4 @@
-"""What every answer tells browsers: guess no types, show this in no frame, load nothing, keep
+"""What every answer demands of browsers: guess no types, show this in no frame, load nothing, keep
 nothing.
 
 No CORS header is ever sent: a script of another site cannot read an answer.

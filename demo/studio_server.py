@@ -39,7 +39,7 @@ class Account:
         email: login name.
         password: login password.
         user_id: number of the user in Label Studio.
-        personal_token: personal access token: a JWT *refresh* token, what users are advised to make;
+        personal_token: personal access token: a JWT *refresh* token, as users are advised to make;
             the old kind where Label Studio has no other.
         legacy_token: the old kind, sent as `Authorization: Token ...`.
     """

@@ -1,9 +1,9 @@
 """The Data Manager tab "Hardest first": the published order, as a list to look at.
 
 A tab sorts by the *average* score of a task's predictions: of the versions its connected backends
-gave in `/setup`, or, with no backend connected, of all versions. So the tab shows the real order when a
-connected backend answers `/setup` with the published version; without one, only while no other
-version has predictions. Label All Tasks does not depend on any of this.
+gave in `/setup`, or, with no backend connected, of all versions. So the tab shows the real order
+when a connected backend answers `/setup` with the published version; without one, only while no
+other version has predictions. Label All Tasks does not depend on any of this.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ ACTIONS = ANNOTATION_ACTIONS | TASK_ACTIONS | {PROJECT_UPDATED}
 def backend_webhook_url(backends: Sequence[BackendInfo]) -> str | None:
     """Where the connected backend that is ours hears webhooks; None: none of them is ours.
 
-    Ours is recognised by the version its `/setup` last answered. Of several, the one that answers, then
-    the one connected last.
+    Ours is recognised by the version its `/setup` last answered. Of several, the one that answers,
+    then the one connected last.
     """
     ours = [b for b in backends if is_ours(b.model_version) or b.model_version == UNPUBLISHED]
     if not ours:

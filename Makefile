@@ -12,7 +12,7 @@ MODEL ?=
 IMAGES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-versions lint audit format lock clean
+.PHONY: help demo test test-fast test-versions lint audit format lock clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -22,6 +22,9 @@ demo: .venv/.installed .venv-label-studio/.installed  ## Show it: Label Studio, 
 
 test: .venv/.installed-dev .venv-label-studio/.installed  ## Run all tests, with the real Label Studio
 	.venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+test-fast: .venv/.installed-dev  ## Run the tests that need no Label Studio, browser or training
+	.venv/bin/python -m pytest -n 2 --fast
 
 test-versions: .venv/.installed-dev  ## Test publishing, order and events with older and newest Label Studios
 	.venv/bin/python -m tests.run_versions

@@ -13,9 +13,38 @@ from backend.store.tables import metadata
 from demo.studio_server import StudioServer, StudioServerError, running_studio
 from tests.postgres_server import postgres_bin, running_postgres
 
+# What tests of these folders do takes seconds each: servers, trainings, jobs in processes.
+SLOW_FOLDERS = {"api", "jobs", "label_studio", "loop", "simulate", "training"}
+# The same in files of other folders: networks, and servers.
+SLOW_FILES = {
+    *("test_clip.py", "test_demo_scene.py", "test_export.py", "test_exports.py", "test_metrics.py"),
+    *("test_model.py", "test_models.py", "test_server.py", "test_service_log.py", "test_yolo.py"),
+}
+SLOW_FIXTURES = {"label_studio", "postgres_url", "redis_url"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--fast`, for `make test-fast`."""
+    parser.addoption(
+        "--fast",
+        action="store_true",
+        help="only what needs no Label Studio, no browser, no other server and no training",
+    )
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    folder = item.path.relative_to(item.config.rootpath).parts[1]
+    fixtures = set(getattr(item, "fixturenames", ()))
+    works_long = folder in SLOW_FOLDERS or item.path.name in SLOW_FILES
+    return works_long or bool(fixtures & SLOW_FIXTURES) or "postgresql" in item.name
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Side by side, the files that may take longest come first: none is left over at the end."""
+    if config.getoption("fast"):
+        slow = [item for item in items if _is_slow(item)]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in set(slow)]
     if hasattr(config, "workerinput"):
         items.sort(key=_may_take, reverse=True)
 

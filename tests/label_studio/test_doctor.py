@@ -12,10 +12,11 @@ from threading import Thread
 import httpx
 import pytest
 
-from backend.doctor.findings import next_step
+from backend.doctor.findings import failed, next_step
 from backend.doctor.label_studio import diagnose, examine
 from backend.label_studio.client import Studio
 from backend.label_studio.publish import fresh_version, publish
+from backend.label_studio.transport import RefusedError
 from backend.settings import load_settings
 from tests.label_studio.conftest import reply
 from tests.label_studio.test_backends import be_a_backend, connect, ranked
@@ -188,6 +189,15 @@ def test_a_version_that_was_not_tested_is_said_and_not_refused(
     assert [finding.level for finding in found["version"]] == ["warn"]
     assert "1.99.1 was not tested" in found["version"][0].message
     assert "order" in found  # the rest is looked at all the same
+
+
+def test_the_words_of_label_studio_are_no_remedy():
+    refused = RefusedError("Label Studio refused listing tasks (400): query: bad", 400)
+    gone = RefusedError("Project 7 is not in Label Studio: check the number", 404)
+
+    assert failed("project", refused).message == str(refused)
+    assert failed("project", refused).remedy == "see Label Studio's log for the cause"
+    assert failed("project", gone).remedy == "check the number"
 
 
 def test_members_and_agreement_of_enterprise_are_named(

@@ -142,7 +142,7 @@ def _shown(settings: Settings, project_id: int, version: str, scorer: Scorer) ->
 
 
 def _check_unchanged(studio: Studio, project: ProjectInfo) -> None:
-    """Refuse to take the place of what somebody published while boxes were drawn."""
+    """Refuse to replace what was published while boxes were drawn."""
     now = studio.project(project.id).model_version
     if now != project.model_version:
         raise HardestFirstError(

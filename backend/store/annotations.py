@@ -109,7 +109,7 @@ class AnswerStore:
             return list(connection.scalars(query))
 
     def annotators(self, project_id: int) -> set[int | None]:
-        """Who answered; None: somebody who is unknown."""
+        """The accounts that answered; None: one that is unknown."""
         c = tables.answers.c
         query = select(c.annotator).where(c.project_id == project_id).distinct()
         with self._database.begin() as connection:

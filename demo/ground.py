@@ -1,4 +1,4 @@
-"""What the parts lie on: four belts and tables, their wear, and the litter of a worker_context."""
+"""What the parts lie on: four belts and tables, their wear, and the litter of a workshop."""
 
 from __future__ import annotations
 

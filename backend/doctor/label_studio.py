@@ -105,11 +105,12 @@ def examine(
 
 def _connection(studio: Studio) -> tuple[list[Finding], bool]:
     try:
-        version, edition = studio.version(), studio.edition()
+        release = studio.release()
     except LabelStudioError as error:
         return [failed("address", error)], False
-    named = f"Label Studio {version} ({edition})" if edition else f"Label Studio {version}"
-    findings = [ok("address", f"{named} answers at {studio.url}"), _tested(version)]
+    edition = f" ({release.edition})" if release.edition else ""
+    named = f"Label Studio {release.version}{edition}"
+    findings = [ok("address", f"{named} answers at {studio.url}"), _tested(release.version)]
     try:
         user = studio.whoami()
     except LabelStudioError as error:

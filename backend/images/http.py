@@ -24,7 +24,7 @@ from backend.images.ssrf_guard import (
     origin,
 )
 from backend.label_studio.auth import TokenAuth
-from backend.label_studio.transport import one_line
+from backend.label_studio.transport import one_line, retry_after
 from backend.metrics import count_studio_error
 
 MAX_PAUSE_S = 20.0
@@ -234,8 +234,7 @@ def _check_status(response: httpx.Response, name: str, is_studio: bool) -> None:
     """Raise unless the response may be an image."""
     status = response.status_code
     if status == 429 or status == 408 or status >= 500:
-        pause = response.headers.get("retry-after", "")
-        seconds = min(float(pause), MAX_PAUSE_S) if pause.isdecimal() else 0.0
+        seconds = retry_after(response, MAX_PAUSE_S) or 0.0
         # Label Studio answers so, instead of 404, for an upload it has no record of.
         unknown = is_studio and status == 500
         reason = "the upload is gone; delete the task" if unknown else "try again later"

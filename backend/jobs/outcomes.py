@@ -24,9 +24,12 @@ def outcome(job: Job) -> str:
     return OUTCOMES[job.kind](job.result) if job.state == DONE and job.result else ""
 
 
+def _skipped(result: _Result) -> str:
+    return f", {result['skipped']} skipped" if result.get("skipped") else ""
+
+
 def _ordered(result: _Result) -> str:
-    skipped = f", {result['skipped']} skipped" if result.get("skipped") else ""
-    return f"{result.get('scored', 0)} scored, {result.get('ranked', 0)} ranked{skipped}"
+    return f"{result.get('scored', 0)} scored, {result.get('ranked', 0)} ranked{_skipped(result)}"
 
 
 def _assigned(result: _Result) -> str:
@@ -39,8 +42,7 @@ def _trained(result: _Result) -> str:
 
 
 def _labelled(result: _Result) -> str:
-    skipped = f", {result['skipped']} skipped" if result.get("skipped") else ""
-    return f"{result.get('prelabelled', 0)} pre-annotated{skipped}"
+    return f"{result.get('prelabelled', 0)} pre-annotated{_skipped(result)}"
 
 
 def _looked(result: _Result) -> str:

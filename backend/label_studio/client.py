@@ -18,6 +18,7 @@ from backend.label_studio.records import (
     BackendInfo,
     PredictionRef,
     ProjectInfo,
+    Release,
     TaskRef,
     UserInfo,
     ViewInfo,
@@ -44,36 +45,32 @@ class Studio(TaskReading):
 
     def whoami(self) -> UserInfo:
         """The account the token belongs to."""
-        found: UserInfo = self._get(
-            *("/api/current-user/whoami", "asking who the token belongs to"),
+        return self._get(
+            "/api/current-user/whoami",
+            "asking who the token belongs to",
             read=lambda row: UserInfo(id=row["id"], email=row.get("email") or ""),
         )
-        return found
-
-    def edition(self) -> str:
-        """Label Studio's edition: "Community" or "Enterprise"; "" where it does not say."""
-        answer = self._get("/api/version", "asking for the edition")
-        return str(answer.get("edition") or "") if isinstance(answer, dict) else ""
 
     def member_count(self, project_id: int) -> int | None:
         """How many members a project has; None: this edition does not say."""
         path = f"/api/projects/{project_id}/members/"
         try:
-            found = self._get(path, "reading the members", project_id)
+            return self._get(path, "reading the members", project_id, read=_count_members)
         except LabelStudioError:  # only Enterprise has this route, and not for every account
             return None
-        rows = found.get("results") if isinstance(found, dict) else found
-        return len(rows) if isinstance(rows, list) else None
 
     def version(self) -> str:
         """Label Studio's version, as in "1.23.2"."""
-        answer = self._get("/api/version", "asking for the version")
-        release = answer.get("release") if isinstance(answer, dict) else None
-        if not isinstance(release, str):
+        return self.release().version
+
+    def release(self) -> Release:
+        """Label Studio's version and edition."""
+        found = self._get("/api/version", "asking for the version", read=Release.of)
+        if found is None:
             raise LabelStudioError(
                 f"{self.url} does not tell Label Studio's version: correct LABEL_STUDIO_URL"
             )
-        return release
+        return found
 
     def now(self) -> datetime:
         """The time by Label Studio's clock, to the second; by ours where it does not say."""
@@ -91,8 +88,7 @@ class Studio(TaskReading):
             LabelStudioError: it is not there, or not for this account to see.
         """
         path = f"/api/projects/{project_id}/"
-        found: ProjectInfo = self._get(path, "reading the project", project_id, read=ProjectInfo.of)
-        return found
+        return self._get(path, "reading the project", project_id, read=ProjectInfo.of)
 
     def projects(self) -> list[ProjectInfo]:
         """All projects this account sees."""
@@ -121,19 +117,23 @@ class Studio(TaskReading):
         fine for tens of thousands, not for millions.
         """
         params = {"project": project_id}
-        found: list[PredictionRef] = self._get(
-            *("/api/predictions/", "reading predictions", project_id, params),
+        found = self._get(
+            "/api/predictions/",
+            "reading predictions",
+            project_id,
+            params,
             read=lambda rows: [*map(PredictionRef.of, rows)],
         )
         return [p for p in found if model_version is None or p.model_version == model_version]
 
     def predictions_of_task(self, task_id: int) -> list[PredictionRef]:
         """All predictions of one task, of any version."""
-        found: list[PredictionRef] = self._get(
-            *("/api/predictions/", f"reading task {task_id}", None, {"task": task_id}),
+        return self._get(
+            "/api/predictions/",
+            f"reading task {task_id}",
+            params={"task": task_id},
             read=lambda rows: [*map(PredictionRef.of, rows)],
         )
-        return found
 
     def import_predictions(self, project_id: int, items: Sequence[Mapping[str, Any]]) -> int:
         """Import predictions in one request and say how many Label Studio made.
@@ -183,11 +183,12 @@ class Studio(TaskReading):
         A version that is set but has no predictions counts 0.
         """
         path = f"/api/projects/{project_id}/model-versions/"
-        found: dict[str, int] = self._get(
-            *(path, "listing model versions", project_id),
+        return self._get(
+            path,
+            "listing model versions",
+            project_id,
             read=lambda answer: {str(name): int(number) for name, number in answer.items()},
         )
-        return found
 
     def delete_model_version(self, project_id: int, model_version: str) -> int:
         """Delete all predictions of a version (about 5 ms each) and say how many they were.
@@ -217,28 +218,31 @@ class Studio(TaskReading):
                 seconds and stores the `model_version` it answers; otherwise as last known.
         """
         doing = "listing ML backends"
-        found: list[BackendInfo]
         if refresh:
-            found = self._get(
-                *("/api/ml/", doing, project_id, {"project": project_id}),
+            return self._get(
+                "/api/ml/",
+                doing,
+                project_id,
+                {"project": project_id},
                 read=lambda rows: [*map(BackendInfo.of, rows)],
             )
-        else:
-            path = f"/api/projects/{project_id}/model-versions/"
-            params = {"extended": "true", "include_live_models": "true"}
-            found = self._get(
-                *(path, doing, project_id, params),
-                read=lambda answer: [*map(BackendInfo.of, answer.get("live") or [])],
-            )
-        return found
+        return self._get(
+            f"/api/projects/{project_id}/model-versions/",
+            doing,
+            project_id,
+            {"extended": "true", "include_live_models": "true"},
+            read=lambda answer: [*map(BackendInfo.of, answer.get("live") or [])],
+        )
 
     def webhooks(self, project_id: int) -> list[WebhookInfo]:
         """The webhooks of a project."""
-        found: list[WebhookInfo] = self._get(
-            *("/api/webhooks/", "listing webhooks", project_id, {"project": project_id}),
+        return self._get(
+            "/api/webhooks/",
+            "listing webhooks",
+            project_id,
+            {"project": project_id},
             read=lambda rows: [*map(WebhookInfo.of, rows)],
         )
-        return found
 
     def create_webhook(self, project_id: int, fields: Mapping[str, Any]) -> WebhookInfo:
         """Make a webhook; `fields` as Label Studio names them. Sent once."""
@@ -282,6 +286,12 @@ class Studio(TaskReading):
         """Delete a tab."""
         with self._speaking("deleting a tab"):
             self._sdk.views.delete(str(view_id))
+
+
+def _count_members(answer: Any) -> int | None:
+    """Of a list of members, or of its first page."""
+    rows = answer.get("results") if isinstance(answer, dict) else answer
+    return len(rows) if isinstance(rows, list) else None
 
 
 def _plain(data: Mapping[str, Any]) -> dict[str, Any]:

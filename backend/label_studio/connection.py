@@ -23,7 +23,7 @@ from tenacity import (
 
 from backend.errors import SettingsError
 from backend.label_studio.auth import TokenAuth
-from backend.label_studio.transport import foreign, speaking_to
+from backend.label_studio.transport import foreign, retry_after, speaking_to
 from backend.metrics import count_studio_error
 from backend.settings import Settings
 
@@ -31,6 +31,7 @@ _LONGEST_PAUSE_S = 60.0
 _exponential = wait_random_exponential(multiplier=0.5, max=8.0)
 
 Self = TypeVar("Self", bound="Connection")
+T = TypeVar("T")
 
 
 class Connection:
@@ -120,8 +121,8 @@ class Connection:
         project_id: int | None = None,
         params: Mapping[str, Any] | None = None,
         *,
-        read: Callable[[Any], Any] = lambda answer: answer,
-    ) -> Any:
+        read: Callable[[Any], T],
+    ) -> T:
         """GET what the SDK has no call for, or wraps in heavy models; retried like its reads.
 
         `read` takes what is wanted out of the answer's JSON: where it cannot, the answer is not
@@ -162,7 +163,7 @@ def _pause(state: RetryCallState) -> float:
     """Seconds until the next try: as long as Label Studio asks for, up to a minute."""
     error = state.outcome.exception() if state.outcome is not None else None
     if isinstance(error, httpx.HTTPStatusError):
-        asked = error.response.headers.get("retry-after", "")
-        if asked.isdecimal():
-            return min(float(asked), _LONGEST_PAUSE_S)
+        asked = retry_after(error.response, _LONGEST_PAUSE_S)
+        if asked is not None:
+            return asked
     return _exponential(state)

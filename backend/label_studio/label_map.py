@@ -186,24 +186,27 @@ def _no_control(interface: Any) -> str:
             f"two in one, as {EXAMPLE}"
         )
     if tags:
-        return _not_supported(interface.controls, interface)
+        return _not_supported(interface.controls, _object_tags(interface))
     return f"The label config has no RectangleLabels: add {EXAMPLE}"
 
 
 def _not_usable(controls: Sequence[Any], interface: Any) -> str:
     """Why none of these RectangleLabels can be used."""
-    tags = {found.name: found.tag for found in interface.objects}
+    tags = _object_tags(interface)
     on_other = {tags.get(name, "Image") for control in controls for name in control.to_name or []}
     if on_other and "Image" not in on_other:
-        return _not_supported(controls, interface)
+        return _not_supported(controls, tags)
     return (
         f"RectangleLabels {controls[0].name!r} is on no Image with one picture a task "
         f'(value="$field"): use a config such as {EXAMPLE}'
     )
 
 
-def _not_supported(controls: Sequence[Any], interface: Any) -> str:
-    tags = {found.name: found.tag for found in interface.objects}
+def _object_tags(interface: Any) -> dict[str, str]:
+    return {found.name: found.tag for found in interface.objects}
+
+
+def _not_supported(controls: Sequence[Any], tags: Mapping[str, str]) -> str:
     kinds = {
         f"{control.tag} on {tags[name]}" if name in tags else control.tag
         for control in controls

@@ -66,6 +66,26 @@ class ProjectInfo:
 
 
 @dataclass(frozen=True)
+class Release:
+    """Which Label Studio answers.
+
+    Args:
+        version: as in "1.23.2".
+        edition: "Community" or "Enterprise"; "" where it does not say.
+    """
+
+    version: str
+    edition: str
+
+    @classmethod
+    def of(cls, answer: Any) -> Release | None:
+        """From the answer of `/api/version`; None: it does not name a version."""
+        if not isinstance(answer, dict) or not isinstance(answer.get("release"), str):
+            return None
+        return cls(answer["release"], str(answer.get("edition") or ""))
+
+
+@dataclass(frozen=True)
 class TaskRef:
     """A task, without its annotations and predictions.
 

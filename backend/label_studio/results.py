@@ -30,8 +30,7 @@ def to_results(
 
     Returns:
         Rectangle regions with x, y, width and height in 0..100, in the SDK's form. Boxes of
-        classes without a label are left out, and so are boxes
-        without an area.
+        classes without a label are left out, and so are boxes without an area.
     """
     kept = detections.above(threshold)
     width, height = kept.image_size

@@ -138,7 +138,7 @@ class TaskReading(Connection):
         """The regions of one prediction; None: it was deleted, or never was."""
         path = f"/api/predictions/{prediction_id}/"
         try:
-            found: list[dict[str, Any]] = self._get(
+            return self._get(
                 path,
                 f"reading prediction {prediction_id}",
                 read=lambda row: [*(row["result"] or [])],
@@ -147,7 +147,6 @@ class TaskReading(Connection):
             if error.status == 404:
                 return None
             raise
-        return found
 
     def _task_page(
         self,
@@ -165,11 +164,13 @@ class TaskReading(Connection):
             "page_size": page_size,
             "query": _query(filters, ordering),
         }
-        found: tuple[list[TaskRef], int] = self._get(
-            *("/api/tasks/", "listing tasks", project_id, params),
+        return self._get(
+            "/api/tasks/",
+            "listing tasks",
+            project_id,
+            params,
             read=lambda page: ([*map(TaskRef.of, page["tasks"])], int(page["total"])),
         )
-        return found
 
     def _annotations_of(self, project_id: int, task_ids: Sequence[int]) -> list[AnnotationRef]:
         """The annotations of so many tasks as go into one request."""
@@ -190,8 +191,7 @@ class TaskReading(Connection):
             "/api/tasks/", "reading annotations", project_id, params, read=read
         )
         self._refuse_others(there - set(task_ids))
-        annotations: list[AnnotationRef] = found
-        return annotations
+        return found
 
     def _refuse_others(self, others: Set[int]) -> None:
         if others:

@@ -173,6 +173,12 @@ def foreign(url: str, doing: str) -> LabelStudioError:
     )
 
 
+def retry_after(response: httpx.Response, most: float) -> float | None:
+    """The seconds, at most `most`, that an answer asks to wait; None: it asks for none."""
+    asked = response.headers.get("retry-after", "")
+    return min(float(asked), most) if asked.isdecimal() else None
+
+
 def _body(response: httpx.Response) -> Any:
     try:
         return response.json()

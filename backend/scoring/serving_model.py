@@ -38,24 +38,21 @@ def notes_on_model(settings: Settings, store: Store) -> list[str]:
     notes = []
     for process, name in _KEPT.items():
         found = answers.find(name)
-        if found is not None:
-            theirs = json.loads(found)
-            notes += _note(process, theirs[0], theirs[1], *ours)
+        theirs = ours if found is None else tuple(json.loads(found))
+        if not _is_same(theirs, ours):
+            other = "with other weights " if theirs[0] == ours[0] else ""
+            notes.append(
+                f"the {process} was last started with MODEL={theirs[0]}, and this command {other}"
+                f"with MODEL={ours[0]}: set the same MODEL for both, and start the {process} again "
+                "where it was the wrong one"
+            )
     return notes
 
 
-def _note(
-    process: str, their_model: str, their_hash: str, our_model: str, our_hash: str
-) -> list[str]:
-    both_known = their_hash and our_hash
-    if their_hash == our_hash if both_known else their_model == our_model:
-        return []
-    other = "with other weights " if their_model == our_model else ""
-    return [
-        f"the {process} was last started with MODEL={their_model}, and this command {other}with "
-        f"MODEL={our_model}: set the same MODEL for both, and start the {process} again where it "
-        "was the wrong one"
-    ]
+def _is_same(one: tuple[str, str], other: tuple[str, str]) -> bool:
+    """Whether both are the same weights: by their hashes, or by MODEL where one has none."""
+    (model, digest), (other_model, other_digest) = one, other
+    return digest == other_digest if digest and other_digest else model == other_model
 
 
 def _identity(settings: Settings) -> tuple[str, str]:

@@ -121,16 +121,14 @@ def _deep_colours(image: Image.Image, data: bytes) -> Image.Image | None:
 
 
 def _has_deep_colours(image: Image.Image) -> bool:
+    if not image.mode.startswith("RGB"):
+        return False
     if image.format == "TIFF":
         tags: Any = getattr(image, "tag_v2", {})
         apart = tags.get(_PLANAR_CONFIGURATION) == 2  # OpenCV reads those wrong
-        return image.mode.startswith("RGB") and 16 in tags.get(_BITS_PER_SAMPLE, ()) and not apart
+        return 16 in tags.get(_BITS_PER_SAMPLE, ()) and not apart
     tiles = getattr(image, "tile", ())
-    return (
-        image.format == "PNG"
-        and any(";16" in str(tile[3]) for tile in tiles)
-        and (image.mode.startswith("RGB"))
-    )
+    return image.format == "PNG" and any(";16" in str(tile[3]) for tile in tiles)
 
 
 def _mended(data: bytes) -> bytes | None:
@@ -222,9 +220,9 @@ def _to_eight_bits(greys: NDArray[Any]) -> NDArray[np.uint8]:
         else:
             scale = 255.0 if high <= 1 else 1.0
         return (values * scale).round().astype(np.uint8)
-    # What has no sign stays as narrow as it is: photographs have many millions of pixels.
-    integers = greys if greys.dtype.kind == "u" else greys.astype(np.int64)
+    integers = greys  # as narrow as they are: photographs have many millions of pixels
     if greys.dtype.kind != "u":
+        integers = greys.astype(np.int64)
         integers -= min(0, int(integers.min()))
     bits = int(integers.max()).bit_length()
     return (integers >> max(0, bits + bits % 2 - 8)).astype(np.uint8)

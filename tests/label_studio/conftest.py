@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -149,6 +150,20 @@ class WebServer:
         self._server.server_close()
 
 
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The address of a loopback web server that answers with `handler`."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 def reply(handler: BaseHTTPRequestHandler, status: int, body: bytes, **headers: str) -> None:
     handler.send_response(status)
     for name, value in headers.items():
@@ -167,11 +182,13 @@ def web() -> Iterator[WebServer]:
 
 def tasks_of_view(studio: Studio, view_id: int, project_id: int) -> list[int]:
     """Ids of the first tasks of a tab, in the order the tab shows them. Locks nothing."""
-    page = studio._get(
-        *("/api/tasks/", "reading a tab", project_id),
+    return studio._get(
+        "/api/tasks/",
+        "reading a tab",
+        project_id,
         {"project": project_id, "view": view_id, "fields": "task_only", "page_size": 100},
+        read=lambda page: [task["id"] for task in page["tasks"]],
     )
-    return [task["id"] for task in page["tasks"]]
 
 
 def find_tab(studio: Studio, project_id: int) -> ViewInfo | None:

@@ -6,8 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from http.server import BaseHTTPRequestHandler
 
 import httpx
 import pytest
@@ -16,9 +15,10 @@ from backend.doctor.findings import failed, next_step
 from backend.doctor.label_studio import diagnose, examine
 from backend.label_studio.client import Studio
 from backend.label_studio.publish import fresh_version, publish
+from backend.label_studio.records import Release
 from backend.label_studio.transport import RefusedError
 from backend.settings import load_settings
-from tests.label_studio.conftest import reply
+from tests.label_studio.conftest import reply, serving
 from tests.label_studio.test_backends import be_a_backend, connect, ranked
 
 
@@ -165,15 +165,8 @@ def enterprise(target: str, members: int) -> Iterator[str]:
         def log_message(self, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(Handler) as url:
+        yield url
 
 
 def test_a_version_that_was_not_tested_is_said_and_not_refused(
@@ -182,7 +175,7 @@ def test_a_version_that_was_not_tested_is_said_and_not_refused(
     project = make_project(tasks=1)
     found = findings_by_check(examine(studio, settings, project.id))
     assert {finding.level for finding in found["version"]} == {"ok"}
-    monkeypatch.setattr(Studio, "version", lambda studio: "1.99.1")
+    monkeypatch.setattr(Studio, "release", lambda studio: Release("1.99.1", "Community"))
 
     found = findings_by_check(examine(studio, settings, project.id))
 

@@ -9,9 +9,12 @@ import pytest
 from backend.errors import PublishError
 from backend.label_studio.publish import OrderedTask, fresh_version, publish
 from demo.studio_server import StudioServer, running_studio
-from tests.label_studio.conftest import Person
+from tests.label_studio.conftest import colleague, owner
 from tests.label_studio.test_publish import *  # noqa: F403
 from tests.label_studio.test_publish import BOX
+
+# Made once more for this module: their Label Studio is another one.
+__all__ = ["colleague", "owner"]
 
 VALIDATION = "fflag_feat_utc_210_prediction_validation_15082025"
 
@@ -21,20 +24,6 @@ def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioSer
     folder = tmp_path_factory.mktemp("validating")
     with running_studio(folder, settings={VALIDATION: "true"}) as server:
         yield server
-
-
-@pytest.fixture(scope="session")
-def owner(label_studio: StudioServer) -> Iterator[Person]:
-    person = Person(label_studio.url, label_studio.admin)
-    with person.http:
-        yield person
-
-
-@pytest.fixture(scope="session")
-def colleague(label_studio: StudioServer) -> Iterator[Person]:
-    person = Person(label_studio.url, label_studio.add_user("colleague@example.com"))
-    with person.http:
-        yield person
 
 
 def test_validation_is_on(owner, make_project):

@@ -6,9 +6,9 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 
 import httpx
 import pytest
@@ -17,7 +17,7 @@ from sqlalchemy import update
 from backend.jobs.claims import requeued
 from backend.label_studio.client import Studio
 from backend.store import tables
-from tests.label_studio.conftest import Person, reply
+from tests.label_studio.conftest import Person, reply, serving
 from tests.loop.conftest import Command
 
 pytestmark = pytest.mark.timeout(600)
@@ -59,15 +59,8 @@ def relay(target: str, before_clean_up: Callable[[], None]) -> Iterator[str]:
         def log_message(self, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(Handler) as url:
+        yield url
 
 
 def assert_is_served(studio: Studio, owner: Person, project: int, queue: list[int]) -> None:

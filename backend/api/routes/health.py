@@ -26,7 +26,7 @@ from backend.metrics import CONTENT_TYPE, exposition, gauge
 router = APIRouter(tags=["operations"])
 
 
-class ReadinessCheck(BaseModel):
+class Readiness(BaseModel):
     """`GET /ready`."""
 
     ready: bool
@@ -35,9 +35,9 @@ class ReadinessCheck(BaseModel):
 
 @router.get(
     "/ready",
-    responses={status.HTTP_503_SERVICE_UNAVAILABLE: {"model": ReadinessCheck}},
+    responses={status.HTTP_503_SERVICE_UNAVAILABLE: {"model": Readiness}},
 )
-async def ready(services: ServicesDep, response: Response) -> ReadinessCheck:
+async def ready(services: ServicesDep, response: Response) -> Readiness:
     """Say whether the store and Label Studio answer and the models are loaded, within 2 seconds.
 
     Asks for no key: what probes a server holds none.
@@ -46,7 +46,7 @@ async def ready(services: ServicesDep, response: Response) -> ReadinessCheck:
     everything = all(check.ok for check in checks)
     if not everything:
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
-    return ReadinessCheck(ready=everything, checks=checks)
+    return Readiness(ready=everything, checks=checks)
 
 
 @router.get(

@@ -10,7 +10,7 @@ from fastapi import HTTPException, status
 from backend.api.existence import check_exists
 from backend.api.security.access import Caller
 from backend.api.services import Services
-from backend.jobs.kinds import PUBLISH, SCORE, exclusive
+from backend.jobs.kinds import PUBLISH, SCORE
 from backend.jobs.queue import JobQueue
 from backend.jobs.records import FAILED, QUEUED, RUNNING, Job
 
@@ -42,7 +42,7 @@ def first_scoring(services: Services, caller: Caller, project_id: int) -> Job:
             "ask with a key that may write",
         )
     check_exists(services.settings, project_id)
-    job = services.queue.submit(SCORE, project_id, exclusive=exclusive(SCORE, project_id))
+    job = services.queue.submit(SCORE, project_id)
     return _waited_for(services.queue, job)
 
 

@@ -15,12 +15,11 @@ from backend.errors import AccessError, HardestFirstError, LabelConfigError, Lab
 from backend.images.source import ImageSource
 from backend.label_studio.client import Studio
 from backend.label_studio.label_map import LabelMap, listed
-from backend.label_studio.records import BackendInfo, ProjectInfo, TaskRef
+from backend.label_studio.records import BackendInfo, ProjectInfo
 from backend.label_studio.versions import is_ours
 from backend.label_studio.webhooks import is_own_server, reports_answers
 from backend.settings import Settings
 
-ImageProbe = Callable[[TaskRef, str], object]
 OrderProbe = Callable[[ProjectInfo], list[Finding]]
 
 OPEN_PRIVATE_NETWORKS = (
@@ -34,7 +33,6 @@ def diagnose(
     project_id: int | None = None,
     *,
     class_names: Sequence[str] | None = None,
-    own_url: str | None = None,
     order_probe: OrderProbe | None = None,
 ) -> list[Finding]:
     """`examine`, for settings that may not even make a connection."""
@@ -49,7 +47,6 @@ def diagnose(
             settings,
             project_id,
             class_names=class_names,
-            own_url=own_url,
             order_probe=order_probe,
         )
 
@@ -60,8 +57,6 @@ def examine(
     project_id: int | None = None,
     *,
     class_names: Sequence[str] | None = None,
-    image_probe: ImageProbe | None = None,
-    own_url: str | None = None,
     order_probe: OrderProbe | None = None,
 ) -> list[Finding]:
     """Look at everything the loop needs of Label Studio.
@@ -71,9 +66,6 @@ def examine(
         settings: ours.
         project_id: the project; None: only the connection is looked at.
         class_names: the detector's classes; None: the labels are not compared.
-        image_probe: fetches (and perhaps decodes) the image in a field of a task, or raises;
-            None: fetch only.
-        own_url: where Label Studio reaches this backend; None: whatever is connected is taken.
         order_probe: what else is known of an order that is live and looks right.
     """
     findings, connected = _connection(studio)
@@ -89,14 +81,14 @@ def examine(
         findings += _tasks(project)
         if project.task_count == 0:
             return findings
-        findings += _image(studio, settings, project, data_field, image_probe)
+        findings += _image(studio, settings, project, data_field)
         backends = studio.backends(project_id, refresh=True)
         order = check_order(studio, project, backends)
         if order_probe is not None and all(finding.level == "ok" for finding in order):
             order = order_probe(project) or order
         findings += order
         findings += check_serving(studio, project)
-        findings += _backend(backends, settings, project, own_url)
+        findings += _backend(backends, settings, project)
         findings += _webhook(studio, project_id, backends)
     except LabelStudioError as error:
         findings.append(failed("project", error))
@@ -165,11 +157,7 @@ def _labels(
 
 
 def _image(
-    studio: Studio,
-    settings: Settings,
-    project: ProjectInfo,
-    data_field: str,
-    probe: ImageProbe | None,
+    studio: Studio, settings: Settings, project: ProjectInfo, data_field: str
 ) -> list[Finding]:
     task = next(studio.tasks(project.id, page_size=1), None)
     if task is None:
@@ -183,7 +171,7 @@ def _image(
         public_url=settings.label_studio_public_url,
     )
     try:
-        (probe or source.fetch_task)(task, data_field)
+        source.fetch_task(task, data_field)
     except HardestFirstError as error:
         return [failed("images", error)]
     finally:
@@ -192,26 +180,18 @@ def _image(
 
 
 def _backend(
-    backends: Sequence[BackendInfo],
-    settings: Settings,
-    project: ProjectInfo,
-    own_url: str | None,
+    backends: Sequence[BackendInfo], settings: Settings, project: ProjectInfo
 ) -> list[Finding]:
-    where = own_url or "this backend's address"
     if not backends:
         return [
             warn(
                 "backend",
                 "No ML backend is connected: the order is served, but new answers only arrive by "
                 "polling",
-                f"connect {where} under Settings > Model",
+                "connect this backend's address under Settings > Model",
             )
         ]
-    ours = [b for b in backends if own_url is None or _same_url(b.url, own_url)]
-    if not ours:
-        message = f"An ML backend is connected at {backends[0].url}, but not this one"
-        return [warn("backend", message, f"connect {where} under Settings > Model")]
-    mine = ours[0]
+    mine = backends[0]
     wants_password = bool(settings.basic_auth_user)
     if mine.state != "Connected":
         remedy = (
@@ -270,7 +250,3 @@ def _webhook(studio: Studio, project_id: int, backends: Sequence[BackendInfo]) -
             OPEN_PRIVATE_NETWORKS,
         )
     ]
-
-
-def _same_url(one: str, other: str) -> bool:
-    return one.rstrip("/").lower() == other.rstrip("/").lower()

@@ -18,7 +18,6 @@ from backend.jobs.kinds import (
     PUBLISH,
     SCORE,
     TRAIN,
-    exclusive,
 )
 from backend.jobs.queue import JobQueue
 from backend.jobs.records import DONE, FAILED, Job
@@ -67,7 +66,7 @@ class WorkerContext:
 
     def submit(self, kind: str, project_id: int, payload: Mapping[str, Any] | None = None) -> None:
         """Ask for a job."""
-        self.queue.submit(kind, project_id, payload, exclusive=exclusive(kind, project_id))
+        self.queue.submit(kind, project_id, payload)
 
     def handlers(
         self, on_report: Callable[[OrderReport], None] = lambda report: None

@@ -15,7 +15,7 @@ _CHANGE_THE_ORDER = (SCORE, PUBLISH, ASSIGN, AUTO_LABEL)
 
 
 def exclusive(kind: str, project_id: int) -> str:
-    """What jobs share of which only one may run: one training, one change of the order a project.
+    """The key of which only one job runs at a time: one training, one change of an order.
 
     >>> exclusive("publish", 3) == exclusive("auto-label", 3), exclusive("train", 3)
     (True, '3:train')

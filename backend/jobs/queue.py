@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, and_, case, delete, func, insert, select, 
 from sqlalchemy.exc import IntegrityError
 
 from backend.errors import QueueError, StoreError
+from backend.jobs import kinds
 from backend.jobs.claims import Claim, running, stands_in_the_way, take, unblocked
 from backend.jobs.messages import Messages
 from backend.jobs.owners import new_owner
@@ -52,7 +53,6 @@ class JobQueue(JobRecords):
         project_id: int,
         payload: Mapping[str, Any] | None = None,
         *,
-        exclusive: str = "",
         delay: float = 0.0,
     ) -> Job:
         """Ask for a job, to be begun in `delay` seconds or later.
@@ -65,12 +65,11 @@ class JobQueue(JobRecords):
             kind: which handler runs it; at most 20 characters.
             project_id: the project in Label Studio.
             payload: the arguments of the handler, as JSON.
-            exclusive: jobs that share it never run at the same time; "PROJECT:KIND" by default.
             delay: seconds.
         """
         now = _now()
         due_at = now + timedelta(seconds=delay)
-        values = _new_job(kind, project_id, payload, exclusive, now) | {"due_at": due_at}
+        values = _new_job(kind, project_id, payload, now) | {"due_at": due_at}
         while True:
             waiting = self._waiting(project_id, kind, due_at)
             if waiting is not None:
@@ -93,12 +92,7 @@ class JobQueue(JobRecords):
         return self._take(and_(c.id == job_id, c.due_at <= _now()))
 
     def claim_now(
-        self,
-        kind: str,
-        project_id: int,
-        payload: Mapping[str, Any] | None = None,
-        *,
-        exclusive: str = "",
+        self, kind: str, project_id: int, payload: Mapping[str, Any] | None = None
     ) -> Claim:
         """Make a job that is in this process's hands from the start.
 
@@ -109,7 +103,7 @@ class JobQueue(JobRecords):
             QueueError: a job of the same exclusive key stands in the way.
         """
         self.sweep()
-        values = _new_job(kind, project_id, payload, exclusive, _now())
+        values = _new_job(kind, project_id, payload, _now())
         text = values["payload"]
         notes = case((c.payload == text, c.notes), else_="{}")
         of_kind = and_(c.project_id == project_id, c.kind == kind, c.state == QUEUED)
@@ -207,11 +201,7 @@ class JobQueue(JobRecords):
 
 
 def _new_job(
-    kind: str,
-    project_id: int,
-    payload: Mapping[str, Any] | None,
-    exclusive: str,
-    now: datetime,
+    kind: str, project_id: int, payload: Mapping[str, Any] | None, now: datetime
 ) -> dict[str, Any]:
     """The columns of a job that was just asked for."""
     return {
@@ -219,7 +209,7 @@ def _new_job(
         "kind": kind,
         "state": QUEUED,
         "payload": json.dumps(dict(payload or {}), sort_keys=True),
-        "exclusive": exclusive or f"{project_id}:{kind}",
+        "exclusive": kinds.exclusive(kind, project_id),
         "due_at": now,
         "owner": "",
         "attempts": 0,

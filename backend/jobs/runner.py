@@ -169,7 +169,6 @@ def run_now(
     payload: Mapping[str, Any] | None,
     handlers: Mapping[str, Handler],
     *,
-    exclusive: str = "",
     on_progress: Progress | None = None,
 ) -> Job:
     """Run a job in this process, right now, and return it as it ended.
@@ -184,14 +183,13 @@ def run_now(
         project_id: the project in Label Studio.
         payload: the arguments of the handler, as JSON.
         handlers: kind of job -> what runs it.
-        exclusive: as in `JobQueue.submit`.
         on_progress: called with (doing, done, total).
 
     Raises:
         QueueError: a job of the same exclusive key runs, or has to be finished first; or this
             process was stopped for so long that the job went to another one.
     """
-    claim = queue.claim_now(kind, project_id, payload, exclusive=exclusive)
+    claim = queue.claim_now(kind, project_id, payload)
     with Runner(handlers) as runner:
         if not runner.run(claim, on_progress=on_progress):
             raise QueueError(

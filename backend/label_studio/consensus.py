@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from backend.label_studio.regions import SAME_OBJECT_IOU, Box, overlaps
+from backend.boxes import SAME_OBJECT_IOU
+from backend.label_studio.regions import Box, overlaps
 
 _UNKNOWN_TIME = datetime.min.replace(tzinfo=timezone.utc)
 

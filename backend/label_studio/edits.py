@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backend.label_studio.regions import SAME_OBJECT_IOU, Box, overlaps
+from backend.boxes import pair_boxes
+from backend.label_studio.regions import Box, overlaps
 
 # Sides this near to each other (as a share of the image: half a pixel of 5,000) are the same:
 # ten times what `results.py` rounds off, and less than a hand can move.
@@ -76,16 +77,11 @@ def _pairs(shown: Sequence[Box], answered: Sequence[Box]) -> list[tuple[Box, Box
     for i, box in enumerate(shown):
         if box.region_id in by_id:
             partners[i] = by_id.pop(box.region_id)
-    taken = set(partners.values())
     share = overlaps(shown, answered)
-    near = sorted(
-        (-share[i, j], shown[i].label != answered[j].label, i, j)
-        for i, j in np.argwhere(share >= SAME_OBJECT_IOU).tolist()
-    )
-    for _, _, i, j in near:
-        if i not in partners and j not in taken:
-            partners[i] = j
-            taken.add(j)
+    share[list(partners.keys())] = 0
+    share[:, list(partners.values())] = 0
+    differs = np.array([[a.label != b.label for b in answered] for a in shown], dtype=bool)
+    partners |= pair_boxes(share, differs.reshape(share.shape))
     return [(shown[i], answered[j]) for i, j in partners.items()]
 
 

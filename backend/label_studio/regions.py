@@ -40,9 +40,6 @@ SHORTEST_SIDE = 0.5
 # The same as a share of the image, where nobody knows its pixels.
 SHORTEST_SHARE = 1e-6
 
-# Boxes that overlap at least this much are taken for the same object.
-SAME_OBJECT_IOU = 0.5
-
 
 @dataclass(frozen=True)
 class Box:

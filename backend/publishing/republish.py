@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from functools import partial
 from heapq import merge
 from math import inf
 
 from backend.label_studio.client import Studio
 from backend.label_studio.label_map import LabelMap
-from backend.label_studio.publish import fresh_version
 from backend.progress import Progress
 from backend.publishing.live_queue import adopt_published
-from backend.publishing.send import Draft, OrderSender
+from backend.publishing.send import Draft, OrderSender, new_publication
 from backend.ranking.pins import Assignment, Assignments, with_pins_first
 from backend.ranking.pool_store import PoolStore
 from backend.ranking.ranked_pool import RankedPool
@@ -135,20 +133,15 @@ class Reorderer:
         self, project_id: int, live: Publication | None, pool: RankedPool | None
     ) -> Publication:
         """What the new order is made of: the same as the former one."""
-        now = datetime.now(timezone.utc)
-        if live is not None:
-            version = fresh_version(live.detector)
-            return replace(live, model_version=version, state="preparing", created_at=now)
-        detector = "" if pool is None else pool.detector
-        return Publication(
-            model_version=fresh_version(detector),
-            project_id=project_id,
-            state="preparing",
-            detector=detector,
-            encoder="" if pool is None else pool.encoder,
-            strategy=self._settings.strategy if pool is None else pool.options.strategy,
-            diversity_weight=self._settings.diversity_weight,
-            strategy_weights=self._settings.strategy_weights,
-            ranked=0,
-            created_at=now,
+        before = live or pool
+        fresh = new_publication(
+            project_id,
+            detector=before.detector if before else "",
+            encoder=before.encoder if before else "",
+            strategy=pool.options.strategy if pool else self._settings.strategy,
+            settings=self._settings,
         )
+        if live is None:
+            return fresh
+        version, now = fresh.model_version, fresh.created_at
+        return replace(live, model_version=version, state=fresh.state, created_at=now)

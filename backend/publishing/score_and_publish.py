@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
 from functools import partial
 
 from backend.errors import NothingToRankError
 from backend.label_studio.client import Studio
 from backend.label_studio.label_map import LabelMap
-from backend.label_studio.publish import fresh_version
 from backend.label_studio.records import ProjectInfo, TaskRef
 from backend.progress import Progress, silent
 from backend.publishing.live_queue import (
@@ -21,17 +19,17 @@ from backend.publishing.live_queue import (
     image_urls,
     published_queue,
 )
-from backend.publishing.send import Draft, OrderSender, Sent
+from backend.publishing.send import Draft, OrderSender, Sent, new_publication
 from backend.ranking.order import RankedTask
 from backend.ranking.pins import Assignments, with_pins_first
 from backend.ranking.pool_store import PoolStore
 from backend.ranking.rank_project import Pool, PoolRanker
 from backend.scoring.models import Scorers
-from backend.scoring.scorer import Scorer, ScoringReport
+from backend.scoring.scorer import ScoringReport
 from backend.scoring.serving_model import model_behind, notes_on_model
 from backend.settings import Settings
 from backend.store.annotations import AnswerStore
-from backend.store.scores import Publication, RankRow, Store
+from backend.store.scores import RankRow, Store
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +122,13 @@ class OrderMaker:
             if self._settings.publish == "queue":
                 rows = rows[: max(self._settings.queue_limit, len(first))]
             self._hold_out(pool, [task for task in order if task.rank <= len(rows)])
-            made_of = self._made_of(project_id, scorer)
+            made_of = new_publication(
+                project_id,
+                detector=scorer.detector_version,
+                encoder=scorer.encoder_name,
+                strategy=self._settings.strategy,
+                settings=self._settings,
+            )
             on_version(made_of.model_version)
             sent = self._send(
                 Draft(made_of, rows, scorer.class_names, label_map),
@@ -198,20 +202,6 @@ class OrderMaker:
         else:
             remedy = _why_none(list(scoring.skipped.values()))
         raise NothingToRankError(f"Project {project.id} has nothing to rank: {remedy}")
-
-    def _made_of(self, project_id: int, scorer: Scorer) -> Publication:
-        return Publication(
-            model_version=fresh_version(scorer.detector_version),
-            project_id=project_id,
-            state="preparing",
-            detector=scorer.detector_version,
-            encoder=scorer.encoder_name,
-            strategy=self._settings.strategy,
-            diversity_weight=self._settings.diversity_weight,
-            strategy_weights=self._settings.strategy_weights,
-            ranked=0,
-            created_at=datetime.now(timezone.utc),
-        )
 
 
 def _why_none(reasons: Sequence[str]) -> str:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from functools import partial
 
 from backend.errors import LabelStudioError
 from backend.label_studio.client import Studio
 from backend.label_studio.label_map import LabelMap
-from backend.label_studio.publish import OrderedTask, remove_versions
+from backend.label_studio.publish import OrderedTask, fresh_version, remove_versions
 from backend.label_studio.publish import publish as publish_order
 from backend.label_studio.results import to_results
 from backend.label_studio.tabs import show_tab
 from backend.label_studio.versions import stale_versions
 from backend.metrics import timed
+from backend.settings import Settings
 from backend.store.scores import Publication, RankRow, Store
 from backend.store.sent_versions import SentVersions
 
@@ -37,6 +39,24 @@ class Draft:
     rows: Sequence[RankRow]
     class_names: Sequence[str]
     label_map: LabelMap | None
+
+
+def new_publication(
+    project_id: int, *, detector: str, encoder: str, strategy: str, settings: Settings
+) -> Publication:
+    """An order that is about to be sent, under a version of its own."""
+    return Publication(
+        model_version=fresh_version(detector),
+        project_id=project_id,
+        state="preparing",
+        detector=detector,
+        encoder=encoder,
+        strategy=strategy,
+        diversity_weight=settings.diversity_weight,
+        strategy_weights=settings.strategy_weights,
+        ranked=0,
+        created_at=datetime.now(timezone.utc),
+    )
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.training.matching import Boxes, iou
+from backend.boxes import iou, pair_boxes
+from backend.training.matching import Boxes
 
 __all__ = ["kappa"]
 
-SAME_OBJECT = 0.5  # IoU
 BACKGROUND = -1
 
 
@@ -50,23 +50,18 @@ def kappa(pairs: Iterable[tuple[Boxes, Boxes]]) -> float:
 
 def _items(first: Boxes, second: Boxes) -> NDArray[np.intp]:
     """(items, 2) what each detector calls each object of one image."""
-    overlap = iou(first.xyxy, second.xyxy)
-    rows, columns = np.nonzero(overlap >= SAME_OBJECT)
     # A detector may give one box twice, with two classes: then like goes with like.
-    differs = first.class_ids[rows] != second.class_ids[columns]
-    partner = np.full(len(first), BACKGROUND)
-    taken = np.zeros(len(second), dtype=bool)
-    for pair in np.lexsort((differs, -overlap[rows, columns])):
-        row, column = rows[pair], columns[pair]
-        if partner[row] == BACKGROUND and not taken[column]:
-            partner[row] = column
-            taken[column] = True
-
-    seen = np.append(second.class_ids, BACKGROUND)[partner]
-    alone = second.class_ids[~taken]
+    differs = first.class_ids[:, None] != second.class_ids[None, :]
+    pairs = pair_boxes(iou(first.xyxy, second.xyxy), differs)
+    seen = np.full(len(first), BACKGROUND)
+    alone = np.ones(len(second), dtype=bool)
+    for row, column in pairs:
+        seen[row] = second.class_ids[column]
+        alone[column] = False
+    others = second.class_ids[alone]
     return np.concatenate(
         [
             np.column_stack([first.class_ids, seen]),
-            np.column_stack([np.full(len(alone), BACKGROUND), alone]),
+            np.column_stack([np.full(len(others), BACKGROUND), others]),
         ]
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from backend.errors import HardestFirstError
-from backend.jobs.kinds import KINDS, POLL, exclusive
+from backend.jobs.kinds import KINDS, POLL
 from backend.verbs.console import (
     Json,
     ProjectId,
@@ -159,7 +159,6 @@ def run_as_job(
             project_id,
             payload,
             worker_context.handlers(on_report),
-            exclusive=exclusive(kind, project_id),
             on_progress=on_progress,
         )
     if job.state != DONE:

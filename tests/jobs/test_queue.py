@@ -16,6 +16,7 @@ from sqlalchemy import update
 
 from backend.errors import QueueError
 from backend.jobs.claims import Claim
+from backend.jobs.kinds import ASSIGN, AUTO_LABEL, PUBLISH, SCORE
 from backend.jobs.messages import make_huey
 from backend.jobs.owners import is_gone, new_owner
 from backend.jobs.queue import JobQueue
@@ -57,7 +58,7 @@ def test_an_empty_queue(queue: JobQueue) -> None:
 def test_a_submitted_job_is_kept_and_told_of(either: Plant) -> None:
     job = either.queue.submit("publish", 3, {"strategy": "random"})
     assert (job.state, job.kind, job.project_id) == ("queued", "publish", 3)
-    assert (job.payload, job.exclusive) == ({"strategy": "random"}, "3:publish")
+    assert (job.payload, job.exclusive) == ({"strategy": "random"}, "3:order")
     assert job.created_at.tzinfo is not None
     assert either.queue.get(job.id) == job
     assert json.loads(json.dumps(job.as_json()))["created_at"] == job.created_at.isoformat()
@@ -121,7 +122,8 @@ def test_a_job_is_claimed_once(either: Plant) -> None:
 
 def test_an_exclusive_key_lets_one_run_and_its_end_tells_the_next(either: Plant) -> None:
     queue = either.queue
-    keys = [queue.submit(kind, 3, exclusive="3:model").id for kind in ("a", "b", "c", "d")]
+    kinds = (SCORE, PUBLISH, ASSIGN, AUTO_LABEL)
+    keys = [queue.submit(kind, 3).id for kind in kinds]
     claims: list[Claim] = []
 
     def work(job_id: int) -> None:

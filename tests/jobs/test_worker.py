@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
+from backend.jobs.kinds import ASSIGN, AUTO_LABEL, PUBLISH, SCORE, TRAIN
 from backend.jobs.records import Job
 from tests.jobs.conftest import Plant, eventually, killed, stopped
 
@@ -64,27 +65,24 @@ def test_several_workers_of_a_large_plant_share_the_jobs(large_plant: Plant) -> 
     assert sorted(large_plant.effects) == sorted(f"effect {job.id}" for job in jobs)
 
 
-def test_jobs_of_one_exclusive_key_never_overlap(plant: Plant) -> None:
-    jobs = [
-        plant.queue.submit(kind, project, {"seconds": 0.1}, exclusive="one")
-        for kind in ("red", "blue")
-        for project in (1, 2, 3)
-    ]
+def test_jobs_that_change_one_order_never_overlap(plant: Plant) -> None:
+    kinds = (SCORE, PUBLISH, ASSIGN, AUTO_LABEL)
+    jobs = [plant.queue.submit(kind, 3, {"seconds": 0.1}) for kind in kinds]
     for _ in range(2):
         plant.start_worker()
     for job in jobs:
         plant.wait_for(job, "done")
     begins, ends = plant.effects[::2], plant.effects[1::2]
-    assert len(begins) == 6
+    assert len(begins) == 4
     assert [line.replace("begin", "end") for line in begins] == ends
 
 
 def test_jobs_of_different_keys_overlap(plant: Plant) -> None:
-    for kind in ("red", "blue"):
+    for kind in (TRAIN, PUBLISH):
         plant.queue.submit(kind, 3, {"seconds": 60})
     plant.start_worker()
     eventually(lambda: len(plant.effects) == 2, "both run at the same time")
-    assert sorted(plant.effects) == ["begin blue", "begin red"]
+    assert sorted(plant.effects) == ["begin publish", "begin train"]
     (plant.folder / "let-go").touch()
     eventually(lambda: len(plant.effects) == 4, "both end")
 

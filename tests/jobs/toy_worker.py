@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.jobs.context import JobContext
+from backend.jobs.kinds import KINDS
 from backend.jobs.messages import make_huey
 from backend.jobs.queue import JobQueue
 from backend.jobs.runner import run_now
@@ -61,7 +62,10 @@ def deaf(context: JobContext) -> None:
         time.sleep(0.02)
 
 
-HANDLERS = {"effect": effect, "red": span, "blue": span, "crash": crash, "deaf": deaf}
+HANDLERS = {
+    **dict.fromkeys(KINDS, span),
+    **{"effect": effect, "crash": crash, "deaf": deaf},
+}
 
 
 def main() -> None:

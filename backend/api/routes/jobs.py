@@ -16,7 +16,7 @@ from backend.api.parameters import LARGEST_ID, Id, PathId, refusals
 from backend.api.security.access import Caller, Reader, Writer
 from backend.api.services import Services, ServicesDep
 from backend.errors import QueueError
-from backend.jobs.kinds import AUTO_LABEL, KINDS, POLL, exclusive
+from backend.jobs.kinds import AUTO_LABEL, KINDS, POLL
 from backend.jobs.records import QUEUED, Job
 
 router = APIRouter(tags=["jobs"])
@@ -135,7 +135,7 @@ def submit(
     services: Services, kind: str, project_id: int, payload: Mapping[str, Any] | None = None
 ) -> Job:
     """Ask for a job; one of this kind that waits already is returned in its place."""
-    return services.queue.submit(kind, project_id, payload, exclusive=exclusive(kind, project_id))
+    return services.queue.submit(kind, project_id, payload)
 
 
 def submit_checked(

@@ -108,7 +108,7 @@ def pick_diverse(
 
     gain = u ** gamma * distance to the nearest image that is labelled or already picked
 
-    The result is that of the plain greedy algorithm, which computes every gain anew after every
+    The result is that of the plain greedy algorithm, which recomputes every gain after every
     choice, ties included; see `backend.selection.lazy_greedy` for how most of that work is saved.
     The first m picks of a pick of n are the pick of m. With w = 1 it is the farthest-first
     traversal (Gonzalez, 1985, "Clustering to minimize the maximum intercluster distance"), used for

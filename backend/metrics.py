@@ -114,7 +114,7 @@ def count_studio_refusal(status: int) -> None:
 
 
 def gauge(name: str, meaning: str, *labels: str) -> GaugeMetricFamily:
-    """An empty gauge of this project, to be filled while somebody reads."""
+    """An empty gauge of this project, filled at each scrape."""
     return GaugeMetricFamily(f"hardest_first_{name}", meaning, labels=labels)
 
 

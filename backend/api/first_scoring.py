@@ -1,4 +1,4 @@
-"""Scores a project that never was, when somebody asks for its queue."""
+"""Scores a project at the first request for its queue."""
 
 from __future__ import annotations
 

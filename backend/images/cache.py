@@ -84,7 +84,7 @@ class ImageCache:
     def _evict(self) -> int:
         """Delete the least recently used entries until the rest fits; returns its size in bytes.
 
-        The folder is measured anew, for other processes write to it too.
+        The folder is measured each time: other processes write to it too.
         """
         entries = sorted(self._entries())
         size = sum(length for _, length, _ in entries)

@@ -41,7 +41,7 @@ class Claim:
         self._on_end = on_end
 
     def report(self, progress: JobProgress) -> bool:
-        """Keep the lease and the progress. Returns whether somebody asked to cancel the job."""
+        """Renew the lease and store the progress. Returns whether a cancel was requested."""
         return bool(self._write(heartbeat_at=_now(), **progress.columns()))
 
     def note(self, notes: Mapping[str, Any]) -> None:

@@ -105,7 +105,7 @@ class JobContext:
         """Go on, or stop here.
 
         Raises:
-            JobCancelled: somebody cancelled the job.
+            JobCancelled: the job was cancelled.
             JobInterrupted: the worker is shutting down.
             JobLost: the job is another process's by now.
         """

@@ -52,7 +52,7 @@ def training_is_due(now: Situation, settings: Settings) -> bool:
 
 
 def publish_is_due(now: Situation, moment: datetime) -> bool:
-    """Whether the queue has to be made anew, and the last failure is long enough ago."""
+    """Whether a new order is needed, and the last failure is long enough ago."""
     if not now.unlabelled or now.publishes:
         return False
     wanted = now.order_is_stale or now.new_tasks > 0 or _runs_dry(now)

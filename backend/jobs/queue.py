@@ -97,7 +97,7 @@ class JobQueue(JobRecords):
         """Make a job that is in this process's hands from the start.
 
         One of this kind that waits becomes it. Notes of an interrupted one stay with it only if
-        it was asked for the same; a half-done job of another wish begins anew.
+        it was asked for the same; a half-done job that was asked for something else starts over.
 
         Raises:
             QueueError: a job of the same exclusive key stands in the way.

@@ -175,7 +175,7 @@ def run_now(
 
     It is a job like any other: a waiting one of its kind becomes it, workers leave it alone, and
     `cancel` stops it. Ctrl-C cancels it. If this process dies otherwise, a worker finishes the
-    job: a half-done order must not stay half done until somebody remembers it.
+    job: a half-done order must not stay half done.
 
     Args:
         queue: where the job is kept.

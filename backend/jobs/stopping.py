@@ -12,7 +12,7 @@ class JobStopped(BaseException):
 
 
 class JobCancelled(JobStopped):
-    """Somebody cancelled the job."""
+    """The job was cancelled."""
 
 
 class JobInterrupted(JobStopped):

@@ -21,7 +21,7 @@ TASK_ACTIONS = frozenset({"TASKS_CREATED", "TASKS_DELETED"})
 PROJECT_UPDATED = "PROJECT_UPDATED"
 
 # Not sent by a webhook: Label Studio itself posts it to the backend's `/webhook`, with the
-# connection's user and password and the project, when somebody presses "Start Training".
+# connection's user and password and the project, when a user presses "Start Training".
 START_TRAINING = "START_TRAINING"
 
 # What Label Studio numbers projects and tasks with: the integers of its database, from 1.

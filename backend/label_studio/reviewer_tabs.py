@@ -8,7 +8,7 @@ Tasks As Displayed" sends filter and ordering along, and so serves the same orde
 labelled. No data of a task changes.
 
 Two ways that look simpler do not work. A saved filter `in_list` on task ids keeps the whole Data
-Manager of the project from loading. And only a task's data, written anew as a whole, could carry a
+Manager of the project from loading. And only a task's data, rewritten as a whole, could carry a
 rank to sort by.
 
 Tabs are everybody's in this edition: a name in a title is an agreement between people, not a lock.
@@ -142,7 +142,7 @@ class ReviewerTabs:
         return [tab.view.title for tab in mine]
 
     def tidy(self) -> None:
-        """Delete what is left of queues whose tab somebody deleted. Failures are logged."""
+        """Delete what is left of queues whose tab was deleted. Failures are logged."""
         try:
             there, now = self._studio.model_versions(self._project_id), self._studio.now()
             # Others may have made queues since this was made.
@@ -153,7 +153,7 @@ class ReviewerTabs:
         self._drop(stale_queue_versions(there, shown=shown, now=now))
 
     def _of(self, queue: QueueName) -> list[_QueueTab]:
-        """More than one only where somebody duplicated the tab."""
+        """More than one only where the tab was duplicated."""
         return [tab for tab in self._tabs if queue_owner(tab.version) == queue.owner]
 
     def _import(self, rows: Sequence[Mapping[str, Any]]) -> None:

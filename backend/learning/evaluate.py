@@ -1,6 +1,6 @@
 """Judging a trained model against the serving one, on images that neither of them chose.
 
-Both see the random share; a new model is fit to serve if its mAP50 there is not below that of the
+Both see the hold-out; a new model is fit to serve if its mAP50 there is not below that of the
 serving model. Every figure comes with its bootstrap interval, the difference included, so that a
 reader sees how much of it may be luck.
 """

@@ -83,7 +83,7 @@ class Learner:
             project_id: the project.
             job_id: the same for a repeated attempt, another for a new training.
             hooks: progress, log and stop.
-            all_labels: train on the random share too. Nothing unbiased is left to judge the
+            all_labels: train on the hold-out too. Nothing unbiased is left to judge the
                 model by then: it is kept, and not promoted.
 
         Raises:

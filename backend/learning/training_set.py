@@ -2,7 +2,7 @@
 
 - Skipped and cancelled answers are none; a submitted image without boxes is a background image.
 - Several annotators of one image are merged (`label_studio/consensus.py`).
-- Images of the random share are never trained on, unless the user says so.
+- Images of the hold-out are never trained on, unless the user says so.
 - What cannot be used is left out, counted, and named in one line each.
 """
 
@@ -26,7 +26,7 @@ from backend.store.annotations import AnswerStore, StoredAnswer
 from backend.store.scores import Store
 from backend.training.matching import Boxes
 
-# With fewer images of the random share, any figure would be luck.
+# With fewer images of the hold-out, any figure would be luck.
 FEWEST_JUDGED = 5
 
 
@@ -77,7 +77,7 @@ def build_training_set(
         answers: by task.
         control: the rectangles that count.
         class_names: the names of `control.labels`, in the order that the model will have.
-        held_out: the tasks of the random share.
+        held_out: the tasks of the hold-out.
 
     Raises:
         TrainingError: there is no answer, or no box in any.
@@ -104,7 +104,7 @@ def too_few_to_judge(truth: Sequence[Boxes]) -> str:
     """Why no model can be judged on these answered images, in one line; "": one can.
 
     Args:
-        truth: what is on each image of the random share that is labelled.
+        truth: the boxes of each labelled image of the hold-out.
     """
     boxes = sum(len(found) for found in truth)
     if len(truth) >= FEWEST_JUDGED and boxes:
@@ -118,7 +118,7 @@ def too_few_to_judge(truth: Sequence[Boxes]) -> str:
 def why_not_judged(settings: Settings, studio: Studio, store: Store, project: ProjectInfo) -> str:
     """Why a model that is trained on the answers in the store could not be judged, and the remedy.
 
-    Reads only the tasks of the random share that are answered.
+    Reads only the labelled tasks of the hold-out.
 
     Returns:
         One line; "": it can be judged.

@@ -168,7 +168,7 @@ class Predictor:
         """Where this task stands in the served order, 0..1, lowest first.
 
         A task that came after the order was published is put right behind those that are more
-        uncertain, or were put first by somebody; half a place keeps it apart from the published
+        uncertain, or were pinned; half a place keeps it apart from the published
         ones.
         """
         weights = self._settings.strategy_weights if live is None else live.strategy_weights

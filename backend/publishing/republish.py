@@ -1,4 +1,4 @@
-"""Publishes a project's order with the images in front that somebody put first. Runs no model."""
+"""Publishes a project's order with its pinned tasks first. Runs no model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Reordered:
     Args:
         model_version: the version that is live now; "" if there was nothing to publish.
         ranked: images in the order.
-        put_first: how many of them lead it because somebody put them first.
+        put_first: how many of them are pinned.
         note: what people should know, in one line; "" for nothing.
     """
 
@@ -38,7 +38,7 @@ class Reordered:
 
 
 class Reorderer:
-    """Publishes orders anew from the store.
+    """Publishes orders again from the store.
 
     Args:
         settings: the score from which boxes are shown.

@@ -1,9 +1,9 @@
-"""The random share: tasks that are served for no other reason than chance.
+"""The hold-out: tasks picked at random, on which models are evaluated and never trained.
 
-A model cannot be judged on images that were picked because it is bad at them. So a fixed share of
-the tasks, picked by a hash of their key and by nothing else, is never ranked: these tasks are dealt
-into the order at even distances, in random order. What is labelled of them is, at any time, a
-random sample of the pool.
+Images that were picked because a model is bad at them would bias its evaluation. So a fixed share
+of the tasks, picked by a hash of their key alone, is never ranked: these tasks are dealt into the
+order at even distances, in random order. The labelled ones among them are, at any time, a random
+sample of the pool.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 
 
 def is_random_pick(project_id: int, key: object, share: float) -> bool:
-    """Whether a task belongs to the random share.
+    """Whether a task belongs to the hold-out.
 
     Args:
         project_id: its project.

@@ -1,6 +1,6 @@
 """From stored scores and embeddings to an order: which task is served first, and why.
 
-No model runs here and nothing is fetched: ranking anew for another strategy or weight is cheap.
+No model runs here and nothing is fetched: re-ranking for another strategy or weight is cheap.
 """
 
 from __future__ import annotations

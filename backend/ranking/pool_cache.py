@@ -108,7 +108,7 @@ class PoolMemory:
     ) -> FreshPool | None:
         """The open tasks of a project, in the order of the last scoring or another one.
 
-        Those that somebody put first stand first in any order, as they do in all that follow.
+        Pinned tasks come first in any order.
         The near-duplicates are those that were found when the last order was made.
 
         Args:
@@ -146,7 +146,7 @@ class PoolMemory:
         )
 
     def _current(self, project_id: int) -> _Held | None:
-        """What is held of a project, read anew where the store has changed."""
+        """The cached pool of a project, read again where the store has changed."""
         stamp = self._pools.stamp(project_id)
         if stamp is None:
             return None

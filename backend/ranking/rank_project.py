@@ -1,4 +1,4 @@
-"""The unlabelled tasks of a project, in order: ranked ones, with the random share dealt in.
+"""The unlabelled tasks of a project, in order: ranked ones, with the hold-out dealt in.
 
 Reads the store only: no model runs, nothing is fetched.
 """
@@ -114,7 +114,7 @@ class PoolRanker:
         return standing
 
     def random_picks(self, pool: Pool) -> set[int]:
-        """The tasks of the random share: those marked so before, and those the hash picks."""
+        """The tasks of the hold-out: those marked so before, and those the hash picks."""
         told = {
             task.id
             for task in pool.tasks
@@ -123,7 +123,7 @@ class PoolRanker:
         return told | self._answers.held_out(pool.project_id)
 
     def is_told(self, project_id: int, task: TaskRef) -> bool:
-        """Whether the hash puts a task into the random share, whatever else is known of it."""
+        """Whether the hash puts a task into the hold-out, whatever else is known of it."""
         name = self._settings.sequence_field
         key = (name and task.data.get(name)) or task.id
         return is_random_pick(project_id, key, self._settings.validation_share)

@@ -1,7 +1,7 @@
 """A ranked pool: the scored tasks of a project, where each of them stands, and the order.
 
-It holds all that another order needs but the embeddings, so that a project is ranked anew for
-another strategy or weight without Label Studio and without a model.
+It holds all that another order needs but the embeddings, so that a project is re-ranked for another
+strategy or weight without Label Studio and without a model.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class TaskRole(IntEnum):
     """What a task is to an order."""
 
     LABELLED = 0  # not in it; the picks keep away from what it shows
-    BY_CHANCE = 1  # of the random share: dealt in
+    BY_CHANCE = 1  # of the hold-out: dealt in
     DUPLICATE = 2  # another task stands in line before it
     REPRESENTATIVE = 3  # ranked for itself
 

@@ -1,4 +1,4 @@
-"""What annotators answered, as last read; which tasks are the random share; who is watched."""
+"""Annotations as last read, the tasks of the hold-out, and which projects are watched."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class AnswerStore:
                 )
         return len(known - there)
 
-    # --- the random share -----------------------------------------------------------------------
+    # --- the hold-out ---------------------------------------------------------------------------
 
     def hold_out(self, project_id: int, task_ids: Iterable[int]) -> None:
         """Mark tasks as picked at random. A mark stays."""

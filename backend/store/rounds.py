@@ -32,7 +32,7 @@ class RoundRow:
         detector: the version of its scores in the store.
         labels: images it was trained on.
         boxes: boxes on them.
-        judged_on: images of the random share it was judged on.
+        judged_on: images of the hold-out it was evaluated on.
         judgement: see `judging.Judgement.as_json`; besides, `savings`, and `boxes_by_class`: class
             name to the boxes it was trained on.
         promoted: whether it was found fit to serve.

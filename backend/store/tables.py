@@ -181,7 +181,7 @@ answers = Table(
     Index("answers_of_task", "project_id", "task_id"),
 )
 
-# The random share: tasks that were served for no other reason than chance.
+# The hold-out: tasks that were served at random, and are never trained on.
 held_out = Table(
     "held_out",
     metadata,
@@ -203,7 +203,7 @@ rounds = Table(
     Column("detector", String(64), nullable=False),  # as in scores
     Column("labels", Integer, nullable=False),  # images it was trained on
     Column("boxes", Integer, nullable=False),
-    Column("judged_on", Integer, nullable=False),  # images of the random share
+    Column("judged_on", Integer, nullable=False),  # images of the hold-out
     Column("judgement", Text, nullable=False),  # JSON, see learning/evaluate.py
     Column("promoted", Boolean, nullable=False),
     Column("reason", Text, nullable=False),

@@ -258,7 +258,7 @@ def _read_data(data_yaml: Path) -> dict[str, Any]:
     names = dict(enumerate(names)) if isinstance(names, list) else names
     folder = Path(content["path"])
     images = str(folder / content["train"])
-    # What an interrupted scan may have left damaged; Ultralytics writes it anew.
+    # What an interrupted scan may have left damaged; Ultralytics rewrites it.
     (folder / "labels.cache").unlink(missing_ok=True)
     facts = {"names": names, "nc": len(names), "channels": 3}
     return {"path": folder, "train": images, "val": images, **facts}

@@ -1,4 +1,4 @@
-"""Which images come next by somebody's choice: for everyone, or in a reviewer's own queue."""
+"""Images that people pin: for everyone, or in a reviewer's own queue."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Claim:
         database: where the job is.
         job: as it was when it was claimed.
         owner: the name of this claim.
-        on_end: called with the job's `exclusive` key when the job has ended or went back.
+        on_end: called with the job's `exclusive` key when the job has ended or was requeued.
 
     Raises:
         JobLost: (from each method) another process has the job by now, or it ended.
@@ -45,7 +45,7 @@ class Claim:
         return bool(self._write(heartbeat_at=_now(), **progress.columns()))
 
     def note(self, notes: Mapping[str, Any]) -> None:
-        """Keep what a repeated attempt has to know."""
+        """Store what a later attempt needs to resume."""
         self._write(notes=json.dumps(dict(notes)))
 
     def end(
@@ -63,7 +63,7 @@ class Claim:
         self._on_end(self.job.exclusive)
 
     def give_back(self, progress: JobProgress) -> None:
-        """To the queue, as if this attempt had not been."""
+        """Return the job to the queue, this attempt uncounted."""
         self._write(**requeued(), attempts=c.attempts - 1, **progress.columns())
         self._on_end(self.job.exclusive)
 
@@ -85,10 +85,10 @@ class Claim:
 def take(
     database: Database, on_end: Callable[[str], None], which: ColumnElement[bool], **values: Any
 ) -> Claim | None:
-    """Claim the one queued job that `which` names, if nothing stands in its way; set `values`.
+    """Claim the one queued job that `which` names, if nothing blocks it; set `values`.
 
     One statement, so that of several processes one gets it. In PostgreSQL two jobs of one
-    exclusive key may both see the way free: then the index `one_job_runs` refuses the second,
+    exclusive key may both find nothing running: then the index `one_job_runs` refuses the second,
     as an IntegrityError.
     """
     owner = new_owner()

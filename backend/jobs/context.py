@@ -1,4 +1,4 @@
-"""What a handler gets: the job, and its ways to report, to keep notes and to be stopped."""
+"""What a handler gets: the job, and how it reports, keeps notes and is stopped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class JobContext:
     """One running job, seen from its handler. Safe to use from several threads.
 
     Args:
-        claim: the job in the hands of this process.
+        claim: the job that this process runs.
         stopping: whether this process is shutting down.
         on_progress: called with (doing, done, total), besides the table.
     """
@@ -51,7 +51,7 @@ class JobContext:
 
     @property
     def notes(self) -> Mapping[str, Any]:
-        """What this attempt and those before it have noted."""
+        """The notes of this attempt and of those before it."""
         return self._notes
 
     def note(self, **values: Any) -> None:
@@ -66,7 +66,7 @@ class JobContext:
             self._claim.note(self._notes)
 
     def progress(self, doing: str, done: int, total: int) -> None:
-        """`done` of `total` steps of the phase `doing` are behind us.
+        """Report `done` of `total` steps of the phase `doing`.
 
         Stored at once when a phase begins or ends, else by the next heartbeat.
 
@@ -93,7 +93,7 @@ class JobContext:
             self._progress = replace(self._progress, log=tail([*self._progress.log, line]))
 
     def stay_quiet(self) -> None:
-        """Nothing happened that people need to read of: that it is done is logged at DEBUG."""
+        """Log the end of this job at DEBUG: nothing happened that people need to read."""
         self._quiet = True
 
     @property

@@ -1,7 +1,7 @@
-"""Carries word that a job is due, by Huey: through a file, or through Redis.
+"""Notifies workers that a job is due, by Huey: through a file, or through Redis.
 
-A message may be lost, and may come twice: the table of jobs is the truth, a claim of a job is
-atomic, and the next sweep sends again what nobody received.
+A notification may be lost, and may come twice: the job table decides, a claim is atomic, and the
+next sweep notifies again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NAME = "hardest-first"
 
 
 def make_huey(data_dir: Path, redis_url: str) -> Huey:
-    """The carrier: `queue.sqlite3` in `data_dir` (made if need be), or the Redis of `redis_url`.
+    """The Huey: `queue.sqlite3` in `data_dir` (made if need be), or the Redis of `redis_url`.
 
     Raises:
         QueueError: the file cannot be used, or no Redis answers; the line holds no password.
@@ -68,7 +68,7 @@ def _redis(url: str) -> Huey:
 
 
 class _JsonMessages(Serializer):  # type: ignore[misc]
-    """JSON in place of Huey's pickle: whoever can write to the queue cannot run code with it."""
+    """JSON in place of Huey's pickle, which would run code that was written to the queue."""
 
     def serialize(self, data: Message) -> bytes:
         return json.dumps([data.id, data.name, data.args]).encode()
@@ -79,10 +79,10 @@ class _JsonMessages(Serializer):  # type: ignore[misc]
 
 
 class Messages:
-    """Sends word to the workers, and hears it. One for each Huey.
+    """Sends notifications to workers, and receives them. One for each Huey.
 
     Args:
-        huey: the carrier, see `make_huey`.
+        huey: see `make_huey`.
     """
 
     def __init__(self, huey: Huey) -> None:
@@ -95,9 +95,9 @@ class Messages:
         self._job_due = huey.task()(job_due)
 
     def send(self, job_ids: Iterable[int]) -> None:
-        """Say that these jobs are due, but for those of which word is under way already.
+        """Enqueue a notification for each of these jobs, unless one is pending.
 
-        A carrier that fails is logged: the jobs are kept, and the next sweep says it again.
+        A failure is logged: the jobs are stored, and the next sweep notifies again.
         """
         wanted = list(job_ids)
         if not wanted:
@@ -114,7 +114,7 @@ class Messages:
             )
 
     def deliver_to(self, run: Callable[[int], None]) -> None:
-        """Have `run` called with the id of each job that is due (only where a consumer runs)."""
+        """Call `run` with the id of each job that is due (only where a consumer runs)."""
         self._run = run
 
 

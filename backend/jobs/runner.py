@@ -64,15 +64,15 @@ class Runner:
         self._heart.join()
 
     def run(self, claim: Claim, *, on_progress: Progress | None = None) -> bool:
-        """Run a job to its end, and store that.
+        """Run a job and store how it ended.
 
         Returns:
-            False: it went to another process meanwhile, which stores how it ends.
+            False: another process took it over, and stores how it ends.
         """
         context = JobContext(claim, stopping=self._stopping.is_set, on_progress=on_progress)
         job = claim.job
         with bound_contextvars(job=job.id, project=job.project_id), self._beating(context):
-            # Looks for news come every minute, and find something now and then.
+            # Polls come every minute and mostly find nothing.
             level = logging.DEBUG if job.kind == POLL else logging.INFO
             logger.log(level, "%s of project %s begins", job, job.project_id)
             started = time.monotonic()
@@ -96,7 +96,7 @@ class Runner:
         return True
 
     def stop(self, timeout: float) -> tuple[Job, ...]:
-        """Tell running jobs to go back to the queue; returns those that do not in `timeout` s."""
+        """Requeue running jobs; returns those that do not stop within `timeout` s."""
         self._stopping.set()
         deadline = time.monotonic() + timeout
         while (left := self._running()) and time.monotonic() < deadline:

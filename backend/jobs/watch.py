@@ -1,4 +1,4 @@
-"""Looks at one project: reads new answers, keeps its order served, and says what is due."""
+"""Polls one project: reads new annotations, keeps its order served, and decides what is due."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from backend.store.webhook_secret import webhook_secret
 
 @dataclass(frozen=True)
 class Found:
-    """What a look found: tasks whose answers were read, and which jobs are due.
+    """The result of a poll: how many tasks were read, and which jobs are due.
 
-    `waits` says in one line why a training that is due by the number of answers cannot begin yet.
+    `waits` says in one line why a training that is due by the number of labels cannot begin yet.
     """
 
     read: int
@@ -41,7 +41,7 @@ class Found:
 
 
 class Watch:
-    """Looks at projects, one at a time.
+    """Polls projects, one at a time.
 
     Args:
         settings: when a training is due.
@@ -59,15 +59,15 @@ class Watch:
         self._rounds = RoundStore(store)
 
     def look(self, project_id: int, *, on_progress: Progress) -> Found:
-        """Look once.
+        """Poll once.
 
         Raises:
             LabelStudioError: Label Studio does not answer, or refuses.
         """
-        # First: where this fails, the next look comes as late as ever.
+        # First: where this fails, the next poll is not earlier.
         polled = self._answers.polled(project_id)
         project = self._studio.project(project_id)
-        # An event may name a project that nobody asked an order of.
+        # An event may name a project that has no order.
         self._answers.watch(project_id)
         adopt_published(self._store, project)
         self._keep_webhook(project_id)

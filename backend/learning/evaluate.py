@@ -1,8 +1,8 @@
-"""Judging a trained model against the serving one, on images that neither of them chose.
+"""Evaluates a trained model against the serving one, on images that neither of them picked.
 
-Both see the hold-out; a new model is fit to serve if its mAP50 there is not below that of the
-serving model. Every figure comes with its bootstrap interval, the difference included, so that a
-reader sees how much of it may be luck.
+Both run on the hold-out; the new model is promoted if its mAP50 there is not below that of the
+serving model. Every figure, the difference included, comes with a bootstrap interval, so that a
+reader sees how much of it may be chance.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from backend.vision.picture import Picture
 
 @dataclass(frozen=True)
 class Judgement:
-    """What became of a model.
+    """The result of an evaluation.
 
     Args:
-        promoted: whether it is fit to serve.
+        promoted: whether the new model is to serve.
         reason: why, in one line.
-        new: how good it is; None: it could not be judged.
-        serving: how good the model is that served until now, on the same images.
+        new: quality of the new model; None: it could not be evaluated.
+        serving: quality of the model that served until now, on the same images.
         difference: mAP50 of the new one minus that of the serving one, paired by image.
-        agreement: Cohen's kappa of what both say about the images, -1..1, 1 = the same.
+        agreement: Cohen's kappa of both models' boxes, -1..1, 1 = the same.
     """
 
     promoted: bool
@@ -68,16 +68,16 @@ def evaluate(
     """Compare two models on the same images.
 
     Args:
-        truth: what annotators said, one for each image, coordinates relative to the image.
-        new: what the new model says about them, from a low confidence on.
-        serving: what the serving model says about them.
+        truth: the annotated boxes of each image, coordinates relative to the image.
+        new: the new model's boxes of each image, from a low confidence on.
+        serving: the serving model's boxes of each image.
         class_names: the label of each class id.
         threshold: confidence (0..1) from which annotators are shown boxes; agreement looks at
             those only.
     """
     too_few = too_few_to_judge(truth)
     if too_few:
-        # Enough were answered before the training; these are the images that could be read.
+        # Enough were labelled before the training; these are the images that could be read.
         return Judgement(promoted=False, reason=f"not judged: {too_few}")
     new_matches = _matches(new, truth)
     serving_matches = _matches(serving, truth)
@@ -120,10 +120,10 @@ class LabelMappedDetector:
     """A model whose class ids are mapped to the project's labels, from a low confidence on.
 
     Args:
-        weights: the model; the caller has made sure where it comes from.
+        weights: the model; the caller has checked where it comes from.
         label_config: decides which label each of the model's classes is. Boxes of other classes
             are left out.
-        class_names: the labels; their places are the class ids of what is predicted.
+        class_names: the labels; their positions are the predicted class ids.
         settings: the device.
 
     Raises:
@@ -157,6 +157,6 @@ class LabelMappedDetector:
         return self._detector.input_size
 
     def predict(self, pictures: Sequence[Picture]) -> list[Predictions]:
-        """What it sees, one for each picture, coordinates relative to the image."""
+        """The boxes of each picture, coordinates relative to the image."""
         seen = self._detector.detect([self._detector.prepare(picture) for picture in pictures])
         return [relative_predictions(detections, self._class_ids) for detections in seen]

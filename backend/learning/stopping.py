@@ -1,4 +1,4 @@
-"""When to stop labelling: four signals, each shown, and what they add up to.
+"""When to stop labelling: four signals, each shown, and the advice they add up to.
 
 Two of them are published stopping rules: the gain of the last rounds, and the agreement of
 successive models (Bloodgood and Vijay-Shanker 2009, "A method for stopping active learning based
@@ -29,9 +29,9 @@ class Signal:
     """One reason to stop, or not.
 
     Args:
-        name: what is looked at.
-        says_stop: whether it speaks for stopping; None: it cannot tell yet.
-        told: what was seen, in one line.
+        name: what is measured.
+        says_stop: whether it speaks for stopping; None: too little is known yet.
+        told: the measurement in one line, for people.
     """
 
     name: str
@@ -41,12 +41,12 @@ class Signal:
 
 @dataclass(frozen=True)
 class Advice:
-    """Whether to go on labelling.
+    """Whether to keep labelling.
 
     Args:
-        colour: green: stop; amber: soon, look at the signals; red: go on.
+        colour: green: stop; amber: soon, look at the signals; red: keep labelling.
         told: the same in words.
-        signals: what it stands on.
+        signals: what it is based on.
     """
 
     colour: Colour

@@ -1,7 +1,7 @@
-"""Reads what annotators answered, as it changes, into the store.
+"""Reads new and changed annotations of Label Studio into the store.
 
-Whatever events reported, twice, in any order or not at all: what counts is what Label Studio
-holds when it is asked.
+Events only trigger a read: they may come twice, out of order, or never. What counts is what Label
+Studio holds when it is asked.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _NEVER = datetime.min.replace(tzinfo=timezone.utc)
 
 
 class AnswerReader:
-    """Keeps the answers of projects up to date.
+    """Keeps the stored annotations of projects up to date.
 
     Args:
-        studio: where they are.
-        answers: where they are kept.
+        studio: where they are made.
+        answers: where they are stored.
     """
 
     def __init__(self, studio: Studio, answers: AnswerStore) -> None:
@@ -39,9 +39,9 @@ class AnswerReader:
         listed_by: datetime | None = None,
         on_progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> int:
-        """Read the answers of all tasks that changed since the last time.
+        """Read the annotations of all tasks that changed since the last read.
 
-        Kept as they come: a run that is killed goes on where it was.
+        Each batch is stored as it comes: a run that was killed resumes there.
 
         Args:
             project: the project.
@@ -53,7 +53,7 @@ class AnswerReader:
             How many tasks were read.
 
         Raises:
-            LabelStudioError: Label Studio went away; what was read is kept.
+            LabelStudioError: Label Studio does not answer; what was read is stored.
         """
         last = self._answers.read_until(project.id)
         since = None if last is None else last - _OVERLAP

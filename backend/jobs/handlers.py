@@ -1,4 +1,4 @@
-"""What each kind of job does, by the parts of the loop."""
+"""What each kind of job does."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class WorkerContext:
         report = orders.run(
             context.job.project_id,
             publish=publish,
-            # Should this attempt die after the switch, the next one sees that it was done.
+            # If this attempt dies after the switch, the next one sees that it was done.
             done_before=str(context.notes.get("version", "")),
             on_version=lambda version: context.note(version=version),
             on_progress=context.progress,
@@ -132,7 +132,7 @@ class WorkerContext:
                 project, on_progress=partial(context.progress, "reading answers")
             )
             answered = len(answers.answered_tasks(project_id))
-            # Without any answer there is better to say than that none are of the random share.
+            # Without any annotation there is more to say than that none are in the hold-out.
             if answered and not context.job.payload.get("all_labels"):
                 self._refuse_unjudged(project)
             # From here on counts when the next training is due.
@@ -209,6 +209,6 @@ class WorkerContext:
     def _clean_up(self, context: JobContext) -> dict[str, Any]:
         busy = {job.id for job in self.queue.list(context.job.project_id, ("queued", "running"))}
         removed = clean_up(self.settings, self.store, context.job.project_id, busy_jobs=busy)
-        # Looks for news come every minute, and nobody asks for old ones.
+        # Polls come every minute, and nobody asks for old ones.
         forgotten = self.queue.prune() + self.queue.prune(_KEEP_POLLS_DAYS, kinds=(POLL,))
         return {"files": removed, "jobs": forgotten}

@@ -1,4 +1,4 @@
-"""The queue of jobs: submit, claim, and put right what was interrupted."""
+"""The queue of jobs: submit, claim, and requeue what was interrupted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class JobQueue(JobRecords):
 
     Args:
         database: holds the table of jobs, which alone decides.
-        huey: carries word to the workers (see `make_huey`); one queue for each Huey.
+        huey: notifies the workers (see `make_huey`); one queue for each Huey.
         lease_seconds: a job whose process was not heard of for so long goes to another one.
 
     Raises:
@@ -84,23 +84,23 @@ class JobQueue(JobRecords):
     # --- running them -------------------------------------------------------------------------
 
     def claim(self, job_id: int) -> Claim | None:
-        """Take a job that is due into this process's hands.
+        """Claim a job that is due, for this process.
 
-        None when it is not queued any more, not due yet, or another one stands in its way: that
-        one's end sends word again.
+        None when it is not queued any more, not due yet, or another one blocks it: that one's end
+        notifies again.
         """
         return self._take(and_(c.id == job_id, c.due_at <= _now()))
 
     def claim_now(
         self, kind: str, project_id: int, payload: Mapping[str, Any] | None = None
     ) -> Claim:
-        """Make a job that is in this process's hands from the start.
+        """Make a job that this process has claimed from the start.
 
-        One of this kind that waits becomes it. Notes of an interrupted one stay with it only if
+        A waiting one of this kind becomes it. An interrupted one keeps its notes only if
         it was asked for the same; a half-done job that was asked for something else starts over.
 
         Raises:
-            QueueError: a job of the same exclusive key stands in the way.
+            QueueError: a job of the same exclusive key blocks it.
         """
         self.sweep()
         values = _new_job(kind, project_id, payload, _now())
@@ -121,12 +121,12 @@ class JobQueue(JobRecords):
                 return Claim(self._database, job, owner, self._tell_waiting)
 
     def sweep(self) -> None:
-        """Put jobs whose process is gone back into the queue, and tell of all that are due."""
+        """Requeue jobs whose process is gone, and notify of all that are due."""
         self._sweeper.sweep()
         self.messages.send(self._startable())
 
     def prune(self, keep_days: float = 30.0, *, kinds: Sequence[str] = ()) -> int:
-        """Forget jobs that ended more than so many days ago, of these kinds or any.
+        """Delete jobs that ended more than so many days ago, of these kinds or any.
 
         Returns:
             How many.

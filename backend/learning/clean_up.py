@@ -1,4 +1,4 @@
-"""Removes what no one will ask for again: old weights, exports, data sets and checkpoints."""
+"""Removes what is not needed any more: old weights, exports, data sets and checkpoints."""
 
 from __future__ import annotations
 

@@ -19,15 +19,15 @@ from backend.training.quality import Quality
 
 @dataclass(frozen=True)
 class RoundsReport:
-    """What became of a project so far.
+    """The progress of a project so far.
 
     Args:
         project_id: the project.
         serving: the version that serves now.
-        rounds: the judged rounds, first one first.
+        rounds: the evaluated rounds, first one first.
         savings: what annotators did to the boxes shown, for each round since the one before.
         since: the same since the last round.
-        advice: whether to go on.
+        advice: whether to keep labelling.
     """
 
     project_id: int
@@ -65,7 +65,7 @@ class RoundsReport:
 
 
 def quality_of(row: RoundRow) -> Quality | None:
-    """How good the model of a round was found; None: it could not be judged."""
+    """The quality of a round's model; None: it could not be evaluated."""
     found = row.judgement.get("new")
     return Quality.from_json(found) if found else None
 

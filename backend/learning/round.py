@@ -1,8 +1,8 @@
-"""One training of a project: collect the answers, train, judge, promote.
+"""One training round of a project: collect annotations, train, evaluate, promote.
 
-A repeated attempt of the same job goes on where the one before was killed: the data set is written
-once, training goes on from its last checkpoint, weights are kept under their content hash, and
-judgement and promotion are one transaction.
+A repeated attempt of the same job resumes where the one before was killed: the data set is written
+once, training resumes at its last checkpoint, weights are stored under their content hash, and
+evaluation and promotion are one transaction.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Learner:
 
     Args:
         settings: steps, sizes, limits.
-        studio: where answers come from.
+        studio: where annotations come from.
         store: what is kept.
         scorers: the models that serve until now.
     """
@@ -75,9 +75,9 @@ class Learner:
     def run(
         self, project_id: int, job_id: int, hooks: Hooks, *, all_labels: bool = False
     ) -> RoundRow:
-        """Train one model on the answers in the store, and judge it.
+        """Train one model on the stored annotations, and evaluate it.
 
-        It serves from then on if it is not worse than the one that serves now.
+        It is promoted if it is not worse than the one that serves now.
 
         Args:
             project_id: the project.

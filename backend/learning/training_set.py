@@ -1,6 +1,6 @@
-"""From answers to what a model learns from, and to what it is judged on.
+"""From annotations to what a model is trained on, and to what it is evaluated on.
 
-- Skipped and cancelled answers are none; a submitted image without boxes is a background image.
+- Skipped and cancelled annotations do not count; a submitted image without boxes is background.
 - Several annotators of one image are merged (`label_studio/consensus.py`).
 - Images of the hold-out are never trained on, unless the user says so.
 - What cannot be used is left out, counted, and named in one line each.
@@ -32,12 +32,12 @@ FEWEST_JUDGED = 5
 
 @dataclass(frozen=True)
 class Example:
-    """One answered image.
+    """One labelled image.
 
     Args:
         task_id: its task.
         uri: where it is, as in the task.
-        boxes: what is on it, coordinates as shares (0..1) of the upright image.
+        boxes: its boxes, coordinates as shares (0..1) of the upright image.
     """
 
     task_id: int
@@ -47,13 +47,13 @@ class Example:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The answered images of a project.
+    """The labelled images of a project.
 
     Args:
         class_names: the project's labels, in the order of the class ids.
         training: what is trained on.
-        random_share: what models are judged on.
-        notes: what is not used for training, or otherwise than it was drawn, one line each.
+        random_share: the hold-out, which models are evaluated on.
+        notes: what is not used for training, or not as it was drawn, one line each.
     """
 
     class_names: tuple[str, ...]
@@ -70,17 +70,17 @@ def build_training_set(
     *,
     held_out: Set[int],
 ) -> TrainingSet:
-    """Make examples of all answered tasks.
+    """Make examples of all labelled tasks.
 
     Args:
-        tasks: the project's tasks; answers of others (deleted ones) are left out.
+        tasks: the project's tasks; annotations of others (deleted ones) are left out.
         answers: by task.
         control: the rectangles that count.
         class_names: the names of `control.labels`, in the order that the model will have.
         held_out: the tasks of the hold-out.
 
     Raises:
-        TrainingError: there is no answer, or no box in any.
+        TrainingError: there is no annotation, or no box in any.
     """
     noted: Counter[Note] = Counter()
     examples = _examples(tasks, answers, control, class_names, noted)
@@ -101,7 +101,7 @@ def ordered_labels(control: RectangleControl, base_classes: Sequence[str]) -> tu
 
 
 def too_few_to_judge(truth: Sequence[Boxes]) -> str:
-    """Why no model can be judged on these answered images, in one line; "": one can.
+    """Why no model can be evaluated on these labelled images, in one line; "": one can.
 
     Args:
         truth: the boxes of each labelled image of the hold-out.
@@ -116,12 +116,12 @@ def too_few_to_judge(truth: Sequence[Boxes]) -> str:
 
 
 def why_not_judged(settings: Settings, studio: Studio, store: Store, project: ProjectInfo) -> str:
-    """Why a model that is trained on the answers in the store could not be judged, and the remedy.
+    """Why a model trained on the stored annotations could not be evaluated, and the remedy.
 
     Reads only the labelled tasks of the hold-out.
 
     Returns:
-        One line; "": it can be judged.
+        One line; "": it can be evaluated.
 
     Raises:
         LabelConfigError: the label config has no rectangles.

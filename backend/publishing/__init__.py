@@ -1,1 +1,1 @@
-"""Orders and boxes in Label Studio: published, kept served, answered, examined."""
+"""Orders and boxes in Label Studio: published, kept served, and answered at `/predict`."""

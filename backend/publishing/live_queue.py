@@ -25,7 +25,7 @@ class OrderReport:
 
     `queue` holds the first places; the scores in it are 0..1, lower = more uncertain.
     `image_urls` says, by task id, where a browser finds the image. `label_config` is a hash of
-    the config that it was made under, `last_task` the newest task it knows, `scored_by` the version
+    the config that it was made under, `last_task` the newest task in it, `scored_by` the version
     of the model whose scores these are: of a round, or "base".
     """
 
@@ -85,7 +85,7 @@ class OrderReport:
 
 
 def adopt_published(store: Store, project: ProjectInfo) -> None:
-    """Mark live what Label Studio serves, should the run that published it have died right then."""
+    """Mark live what Label Studio serves, in case the run that published it died right after."""
     served = store.publication(project.id, project.model_version)
     if served is not None and served.state not in ("live", "shown"):
         store.mark_live(project.id, served.model_version)
@@ -94,7 +94,7 @@ def adopt_published(store: Store, project: ProjectInfo) -> None:
 def published_queue(studio: Studio, store: Store, project_id: int, limit: int) -> OrderReport:
     """What Label Studio serves next: the published order, less what is labelled by now.
 
-    An image that was put first without ever having been scored has its rank, and no row.
+    A pinned image that was never scored has a rank, and no row.
 
     Raises:
         HardestFirstError: nothing is published for this project.

@@ -1,4 +1,4 @@
-"""What Label Studio is answered: predictions of tasks, from the store where they are scored."""
+"""Answers `/predict`: predictions of tasks, from the store where they are scored already."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Predictor:
     def _scored(
         self, project_id: int, detector: str, refs: Sequence[TaskRef], label_config: str
     ) -> dict[int, ScoredTask]:
-        """What is stored of these tasks, but of no image that a task showed before."""
+        """The stored scores of these tasks, without those of an image that a task showed before."""
         try:
             image_field = data_field(label_config)
         except LabelConfigError:  # said when they are to be scored
@@ -165,7 +165,7 @@ class Predictor:
     def _rank_score(
         self, scored: ScoredTask, live: Publication | None, places: Mapping[int, int]
     ) -> float:
-        """Where this task stands in the served order, 0..1, lowest first.
+        """The place of this task in the served order, 0..1, lowest first.
 
         A task that came after the order was published is put right behind those that are more
         uncertain, or were pinned; half a place keeps it apart from the published

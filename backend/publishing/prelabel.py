@@ -1,7 +1,7 @@
 """Auto-label: boxes for every unlabelled task that has none yet, with no order changed.
 
-The boxes join the version that annotators are shown already, behind all ranked tasks. Where no
-version of ours is shown, they come under a fresh one, and the way tasks are served stays as it is.
+The boxes are added to the version that annotators are shown, after all ranked tasks. Where no
+version of ours is shown, they get a new one, and the sampling of the project stays as it is.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Prelabelled:
     """What auto-label did, in tasks.
 
     Args:
-        prelabelled: given boxes now (or none, where the model sees nothing).
+        prelabelled: pre-annotated now (without boxes where the model sees nothing).
         had_one: had a prediction of the shown version before.
         skipped: their image could not be read.
         model_version: the version the boxes are in; "" when there was nothing to do.
@@ -66,8 +66,8 @@ def prelabel(
         store: what is kept.
         scorers: the models.
         project_id: the project.
-        begun: the fresh version of an attempt that was killed: it is gone on with.
-        on_version: called with a fresh version before it is used.
+        begun: the new version of an attempt that was killed: it is continued.
+        on_version: called with a new version before it is used.
         on_progress: see `backend.progress`.
         hold: called before the switch; raises where the work has gone to another process.
 

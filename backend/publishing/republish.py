@@ -72,14 +72,14 @@ class Reorderer:
         on_version: Callable[[str], None] = lambda version: None,
         on_progress: Progress,
     ) -> Reordered:
-        """Publish the images that are put first, then the others in the order they had.
+        """Publish the pinned images, then the others in the order they had.
 
-        Images that were put first and are no longer go back to where the last ranking has them.
+        Images that are no longer pinned go back to where the last ranking has them.
 
         Args:
             project_id: the project.
-            done_before: the version that an attempt before this one sent. Where Label Studio
-                serves it by now, nothing is done again.
+            done_before: the version that an earlier attempt sent. If Label Studio serves it by
+                now, nothing is done again.
             on_version: called with the version of the order before it is sent.
             on_progress: see `backend.progress`.
 
@@ -117,7 +117,7 @@ class Reorderer:
     def _former_order(
         self, live: Publication | None, pool: RankedPool | None, assignment: Assignment
     ) -> list[RankRow]:
-        """The order as it would be had nobody put anything first."""
+        """The order as it would be without pins."""
         if pool is None:
             return [] if live is None else self._store.ranks(live.model_version)
         ranked = [RankRow(t.rank, t.task_id, t.uncertainty_score) for t in pool.tasks()]
@@ -132,7 +132,7 @@ class Reorderer:
     def _made_of(
         self, project_id: int, live: Publication | None, pool: RankedPool | None
     ) -> Publication:
-        """What the new order is made of: the same as the former one."""
+        """The record of the new order, which is made of the same as the former one."""
         before = live or pool
         fresh = new_publication(
             project_id,

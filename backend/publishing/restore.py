@@ -25,7 +25,7 @@ _GRACE_SECONDS = 10.0
 
 
 class OrderKeeper:
-    """Checks, shortly after it was asked to, whether a project still serves its published order."""
+    """Checks, a moment after each request, that a project still serves its published order."""
 
     def __init__(self, settings: Settings, store: Store, *, delay: float = _DELAY_SECONDS) -> None:
         self._settings = settings
@@ -37,7 +37,7 @@ class OrderKeeper:
         self._is_stopped = False
 
     def schedule_check(self, project_id: int) -> None:
-        """Look after a moment; asking again within it changes nothing."""
+        """Check in a moment; further requests until then change nothing."""
         with self._lock:
             if self._is_stopped or project_id in self._waiting:
                 return
@@ -47,7 +47,7 @@ class OrderKeeper:
             timer.start()
 
     def stop(self) -> None:
-        """Forget what was asked for, and let the looks under way end: they read the store."""
+        """Drop scheduled checks, and wait for running ones: they read the store."""
         with self._lock:
             self._is_stopped = True
             for timer in self._waiting.values():

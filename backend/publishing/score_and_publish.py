@@ -83,8 +83,8 @@ class OrderMaker:
         Args:
             project_id: the project.
             publish: otherwise nothing changes in Label Studio.
-            done_before: the version that an attempt before this one sent. Where Label Studio
-                serves it by now, nothing is done again.
+            done_before: the version that an earlier attempt sent. If Label Studio serves it by
+                now, nothing is done again.
             on_version: called with the version of the order before it is sent.
             on_progress: see `backend.progress`.
 
@@ -150,7 +150,7 @@ class OrderMaker:
         """Keep which tasks of an order were picked at random, whatever the share becomes later."""
         picked = [task.task_id for task in order if task.picked_at_random]
         if not self._store.publication_detectors(pool.project_id):
-            # Answers from before the first order count as a random sample of the pool.
+            # Annotations from before the first order count as a random sample of the pool.
             picked += [
                 task.id
                 for task in pool.tasks
@@ -225,7 +225,7 @@ def _rows(order: Sequence[RankedTask]) -> list[RankRow]:
 def _in_places(
     order: Sequence[RankedTask], rows: Sequence[RankRow], first: Sequence[int]
 ) -> list[RankedTask]:
-    """The scored tasks at the places that `rows` say; those put first are not there by chance."""
+    """The scored tasks with the ranks of `rows`; pinned tasks do not count as random picks."""
     places = {row.task_id: row.rank for row in rows}
     chosen = set(first)
     placed = [

@@ -1,4 +1,4 @@
-"""Sends an order to Label Studio, and keeps in the store what was sent."""
+"""Sends an order to Label Studio, and records it in the store."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ class OrderSender:
         studio: where orders go.
         store: where boxes come from, and what is sent is kept.
         threshold: the score from which boxes are shown, 0..1.
-        hold: called before the switch and before each deletion; raises where the work has gone
-            to another process.
+        hold: called before the switch and before each deletion; raises if another process has
+            taken over the job.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class OrderSender:
             on_progress: called with (predictions imported, predictions in all).
 
         Raises:
-            PublishError: the old order still stands.
+            PublishError: the old order is still served.
             LabelStudioError: Label Studio does not answer, or refuses; nothing was switched.
         """
         project_id = draft.publication.project_id
@@ -119,7 +119,7 @@ class OrderSender:
                 self._to_publish(draft),
                 version=draft.publication.model_version,
                 on_progress=on_progress,
-                # Kept before it is sent: should this run die after the switch, the next adopts it.
+                # Recorded before it is sent: if this run dies after the switch, the next adopts it.
                 before_import=partial(self._keep, draft),
                 before_switch=before_switch,
             )

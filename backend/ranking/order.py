@@ -32,7 +32,7 @@ class RankedTask:
     """One place of an order. Rank 1 is served first.
 
     `uncertainty_score` is public: 0..1, lower = more uncertain. A task that was picked at random
-    has its place by chance, whatever its score.
+    has a random rank, whatever its score.
     """
 
     rank: int
@@ -86,7 +86,7 @@ def order_rows(
         options: strategy, weights and limit.
         embeddings: (N, D) unit rows; needed by the strategies that spread.
         labelled: (M, D) unit rows of images that are labelled already.
-        represents: (N,) which rows stand for their near-duplicates, where that is known: see
+        represents: (N,) which rows represent their near-duplicates, where that is known: see
             `find_representatives`.
     """
     if options.strategy == "random":
@@ -128,7 +128,7 @@ def rank_tasks(
 
 
 def ranked_tasks(columns: ScoreColumns, options: RankOptions) -> list[RankedTask]:
-    """Tasks that stand in the order of serving, as places from 1 on."""
+    """Tasks in the order of serving, with ranks from 1."""
     rows = zip(
         columns.task_ids.tolist(),
         public_scores(columns, options).tolist(),
@@ -149,7 +149,7 @@ def ranked_tasks(columns: ScoreColumns, options: RankOptions) -> list[RankedTask
 def utilities(columns: ScoreColumns, options: RankOptions) -> NDArray[np.float64]:
     """(N,) 0..1, higher = more useful: what the strategies that spread start from.
 
-    The combined uncertainty, weighed by class: see `backend.selection.class_weights`.
+    The combined uncertainty, weighted by class: see `backend.selection.class_weights`.
     """
     uncertain = flip(_combined(columns, options))
     return uncertain * columns.class_weight if options.class_weights else uncertain

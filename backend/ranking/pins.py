@@ -1,6 +1,6 @@
 """Pinned tasks: served before the ranking, for everyone, until replaced.
 
-An image that was put first stays before all ranked ones in every order, until it is labelled.
+A pinned image comes before all ranked ones in every order, until it is labelled.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from backend.store import tables
 from backend.store.database import Database
 from backend.store.scores import RankRow
 
-# What an image that was never scored counts as: it is served before all others anyway.
+# The score of a pinned image that was never scored: it is served before all others anyway.
 _UNSCORED = 0.0
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """What was put first in a project.
+    """The pinned tasks of a project.
 
     Args:
-        first: these images, in this order; labelled ones may be among them.
-        led: all that were put first since the last ranking: once they are no longer, they go back
-            to their places in it.
+        first: pinned now, in this order; labelled ones may be among them.
+        led: all that were pinned since the last ranking; once unpinned, they go back to their
+            ranks in it.
     """
 
     first: tuple[int, ...] = ()
@@ -51,13 +51,13 @@ class Assignments:
             return self._load(connection, project_id)
 
     def put_first(self, project_id: int, task_ids: Sequence[int]) -> None:
-        """Put these images first, in place of those that were; none: no image is."""
+        """Pin these images in place of those before; none: no image is pinned."""
         with self._database.begin() as connection:
             led = self._load(connection, project_id).led
             self._save(connection, project_id, Assignment(tuple(task_ids), led | {*task_ids}))
 
     def ranked(self, project_id: int) -> None:
-        """Say that the project was ranked: images that are no longer first have their places."""
+        """Note that the project was ranked: images that were unpinned have their ranks in it."""
         with self._database.begin() as connection:
             found = self._load(connection, project_id)
             if found.led:

@@ -1,8 +1,8 @@
-"""Ranked pools held in memory: the last order at once, another one in seconds.
+"""Ranked pools cached in memory: the last order at once, another one in seconds.
 
-A cheap stamp of the store, read at every call, shows whether what is held is still true. What is
-slow (reading embeddings, ranking) is done by one thread at a time, and what one thread did serves
-all that waited for the same.
+A cheap stamp of the store, read at every call, shows whether the cache is still valid. One thread
+at a time does what is slow (reading embeddings, ranking), and all threads that waited for the same
+use its result.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _MAX_BYTES = 2**30
 _MAX_ORDERS = 16
 # Scores, standing and place of a task, and its hash as a Python string.
 _BYTES_PER_TASK = 160
-# An order takes up to 3 s, and one is made at a time. Whoever waits holds a thread that others
-# need: only so many wait for their turn, and those beyond for no more than a moment.
+# An order takes up to 3 s, and one is made at a time. Requests that wait hold a thread that others
+# need: only so many may wait, and any more only for a moment.
 _WAITING = 8
 _PATIENCE_S = 1.0
 
@@ -45,7 +45,7 @@ class FreshPool:
 
     Args:
         pool: without what was labelled at `labels_read_at`.
-        labels_read_at: when it was last looked which tasks are labelled.
+        labels_read_at: when the worker last read which tasks are labelled.
     """
 
     pool: RankedPool
@@ -54,13 +54,13 @@ class FreshPool:
 
 @dataclass(eq=False)
 class _Held:
-    """What is held of a project.
+    """The cache entry of a project.
 
     Args:
         stamp: at which it was read.
-        kept: the pool as the store keeps it.
+        kept: the pool as stored.
         last: the same less what is labelled by now.
-        embeddings: of its tasks; None: not asked for yet, or there was no room.
+        embeddings: of its tasks; None: not needed yet, or dropped for want of room.
         orders: by strategy and weight.
     """
 
@@ -80,7 +80,7 @@ class _Held:
 
 
 class PoolMemory:
-    """Answers in which order a project's tasks stand. Thread-safe; one serves a process.
+    """Gives the order of a project's tasks. Thread-safe; one serves a process.
 
     Args:
         store: where pools, embeddings and answers are.
@@ -108,8 +108,8 @@ class PoolMemory:
     ) -> FreshPool | None:
         """The open tasks of a project, in the order of the last scoring or another one.
 
-        Pinned tasks come first in any order.
-        The near-duplicates are those that were found when the last order was made.
+        Pinned tasks come first in any order. The near-duplicates are those that were found when
+        the last order was made.
 
         Args:
             project_id: the project.
@@ -158,7 +158,7 @@ class PoolMemory:
                 return held
             reading = self._reading.setdefault(project_id, threading.Lock())
         with reading:
-            # Whoever waited here finds it read, unless it changed once more.
+            # A thread that waited here finds it read, unless it changed once more.
             stamp = self._pools.stamp(project_id)
             held = self._projects.get(project_id)
             if stamp is None or (held is not None and held.stamp == stamp):
@@ -226,7 +226,7 @@ class PoolMemory:
         return held.embeddings
 
     def _make_room(self) -> None:
-        """Forget the projects asked for longest ago, and of the last one what is large."""
+        """Drop the projects used longest ago; of the last one only its embeddings."""
         excess = sum(held.bytes for held in self._projects.values()) - self._max_bytes
         while excess > 0 and len(self._projects) > 1:
             excess -= self._projects.popitem(last=False)[1].bytes

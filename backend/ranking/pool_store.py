@@ -22,14 +22,14 @@ from backend.uncertainty import MEASURES
 
 @dataclass(frozen=True)
 class Stamp:
-    """Differs from an earlier one if the pool, or which of its tasks are answered, may do so.
+    """Changes whenever the pool, or which of its tasks are labelled, may have changed.
 
     Args:
         ranked_at: of the pool.
-        read_until: answers that changed in Label Studio up to this moment have been read.
+        read_until: annotations that changed in Label Studio up to this moment have been read.
         answers: how many there are.
-        labels_read_at: when it was last looked which tasks are labelled. No part of the
-            comparison: most looks find nothing new.
+        labels_read_at: when the worker last read which tasks are labelled. Not compared: most
+            polls find nothing new.
     """
 
     ranked_at: datetime
@@ -94,7 +94,7 @@ class PoolStore:
             ranked_at=utc(ranked_at),
             read_until=read_until and utc(read_until),
             answers=answered,
-            # An order begins with a look at all tasks.
+            # An order begins by listing all tasks.
             labels_read_at=max(utc(moment) for moment in (ranked_at, looked_at) if moment),
         )
 

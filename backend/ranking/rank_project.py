@@ -32,8 +32,8 @@ class Pool:
     Args:
         project_id: the project.
         tasks: all its tasks.
-        detector: whose scores are ranked by.
-        encoder: whose embeddings the picks are spread by.
+        detector: whose scores rank the tasks.
+        encoder: whose embeddings spread the picks.
     """
 
     project_id: int

@@ -1,4 +1,4 @@
-"""A ranked pool: the scored tasks of a project, where each of them stands, and the order.
+"""A ranked pool: the scored tasks of a project, the role of each, and the order.
 
 It holds all that another order needs but the embeddings, so that a project is re-ranked for another
 strategy or weight without Label Studio and without a model.
@@ -22,11 +22,11 @@ _ROWS_AT_ONCE = 4096
 
 
 class TaskRole(IntEnum):
-    """What a task is to an order."""
+    """The role of a task in an order."""
 
-    LABELLED = 0  # not in it; the picks keep away from what it shows
+    LABELLED = 0  # not in it; the picks keep their distance from it
     BY_CHANCE = 1  # of the hold-out: dealt in
-    DUPLICATE = 2  # another task stands in line before it
+    DUPLICATE = 2  # a more useful near-duplicate represents it
     REPRESENTATIVE = 3  # ranked for itself
 
 
@@ -40,7 +40,7 @@ class RankedPool:
         encoder: whose embeddings the picks are spread by.
         ranked_at: when the roles, and with them the near-duplicates, were decided.
         options: what decided the order.
-        validation_share: the share of the order that is dealt in by chance, 0..1.
+        validation_share: the hold-out's share of the order, 0..1.
         columns: the scores of the N tasks, by ascending task id.
         standing: (N,) values of `TaskRole`.
         order: (M,) row numbers of `columns`, first place first.
@@ -89,7 +89,7 @@ class RankedPool:
         return replace(self, options=options, order=np.array(order, dtype=np.int32))
 
     def without(self, labelled: Set[int]) -> RankedPool:
-        """The same order less these tasks, which are labelled by now."""
+        """The same order without these tasks, which are labelled by now."""
         gone = np.isin(self.columns.task_ids, np.fromiter(labelled, np.int64, len(labelled)))
         standing = np.where(gone, np.uint8(TaskRole.LABELLED), self.standing)
         return replace(self, standing=standing, order=self.order[~gone[self.order]])

@@ -23,7 +23,7 @@ LONG_SIDE = 256  # pixels
 DISK_BYTES = 512_000_000
 MEMORY_BYTES = 64_000_000
 
-# How long a picture is given out from memory before the store is asked whether it still stands.
+# How long a thumbnail is served from memory before the store is asked whether it is current.
 FRESH_S = 60.0
 
 # What one wait for Label Studio may take, and a whole picture with its turn.
@@ -34,7 +34,7 @@ _AT_ONCE = 4
 
 @dataclass(frozen=True)
 class TaskImage:
-    """What a task shows, as it was last scored; `image_hash` is the SHA-256 of the file."""
+    """The image of a task, as it was last scored; `image_hash` is the SHA-256 of the file."""
 
     task_id: int
     project_id: int
@@ -60,7 +60,7 @@ class Thumbnails:
     """The thumbnails of all scored tasks. Thread-safe.
 
     Args:
-        store: knows what each task shows.
+        store: has the image of each task.
         source: where images come from.
         cache: where thumbnails are kept on disk.
         memory_bytes: how large those in memory may be together.
@@ -88,7 +88,7 @@ class Thumbnails:
 
     @classmethod
     def from_settings(cls, settings: Settings, store: Store) -> Thumbnails:
-        """Thumbnails under DATA_DIR, of images that are fetched as for scoring, but in less time.
+        """Thumbnails under DATA_DIR; images are fetched as for scoring, with shorter time limits.
 
         Raises:
             AccessError: the token cannot work.

@@ -42,7 +42,7 @@ class StoredAnswer:
 
 
 class AnswerStore:
-    """Answers in the store. Safe for several threads and processes."""
+    """Annotations in the store. Safe for several threads and processes."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -50,7 +50,7 @@ class AnswerStore:
     # --- answers ------------------------------------------------------------------------------
 
     def replace(self, project_id: int, task_id: int, answers: Sequence[StoredAnswer]) -> None:
-        """Keep these as all answers of a task; those of before go."""
+        """Store these as all annotations of a task, in place of those before."""
         c = tables.answers.c
         with self._database.begin() as connection:
             connection.execute(
@@ -60,7 +60,7 @@ class AnswerStore:
             self._database.upsert(connection, tables.answers, rows)
 
     def of_task(self, project_id: int, task_id: int) -> list[StoredAnswer]:
-        """The answers of one task, oldest first."""
+        """The annotations of one task, oldest first."""
         c = tables.answers.c
         query = (
             select(tables.answers)
@@ -71,7 +71,7 @@ class AnswerStore:
             return [_answer(row) for row in connection.execute(query)]
 
     def by_task(self, project_id: int) -> dict[int, list[StoredAnswer]]:
-        """Task id -> its answers, oldest first; tasks ascend."""
+        """Task id -> its annotations, oldest first; tasks ascend."""
         c = tables.answers.c
         query = (
             select(tables.answers)
@@ -85,7 +85,7 @@ class AnswerStore:
         return found
 
     def answered_tasks(self, project_id: int) -> set[int]:
-        """The tasks with an answer that is no skip."""
+        """The tasks with an annotation that is no skip."""
         c = tables.answers.c
         query = (
             select(c.task_id)
@@ -96,7 +96,7 @@ class AnswerStore:
             return set(connection.scalars(query))
 
     def in_order_of_answering(self, project_id: int, since: datetime) -> list[int]:
-        """The tasks whose first answer or skip came at `since` or later, first answered first."""
+        """The tasks whose first annotation or skip came at `since` or later, the earliest first."""
         c = tables.answers.c
         query = (
             select(c.task_id)
@@ -109,14 +109,14 @@ class AnswerStore:
             return list(connection.scalars(query))
 
     def annotators(self, project_id: int) -> set[int | None]:
-        """The accounts that answered; None: one that is unknown."""
+        """The accounts that annotated; None: one that is unknown."""
         c = tables.answers.c
         query = select(c.annotator).where(c.project_id == project_id).distinct()
         with self._database.begin() as connection:
             return set(connection.scalars(query))
 
     def forget_absent(self, project_id: int, task_ids: Iterable[int]) -> int:
-        """Forget the answers of tasks that are not among `task_ids`; returns how many tasks."""
+        """Delete the annotations of tasks that are not among `task_ids`; returns how many tasks."""
         c = tables.answers.c
         there = set(task_ids)
         with self._database.begin() as connection:
@@ -149,7 +149,7 @@ class AnswerStore:
     # --- watched projects -----------------------------------------------------------------------
 
     def watch(self, project_id: int) -> None:
-        """Look after this project from now on; doing it again changes nothing."""
+        """Watch this project from now on; doing it again changes nothing."""
         row = {"project_id": project_id, "polled_at": None, "read_until": None}
         with self._database.begin() as connection:
             self._database.insert_new(connection, tables.watched, [row])
@@ -164,14 +164,14 @@ class AnswerStore:
         ]
 
     def unwatch(self, project_id: int) -> bool:
-        """Look after this project no longer; returns whether it was watched."""
+        """Watch this project no longer; returns whether it was watched."""
         c = tables.watched.c
         with self._database.begin() as connection:
             gone = connection.execute(delete(tables.watched).where(c.project_id == project_id))
             return gone.rowcount > 0
 
     def polled(self, project_id: int) -> datetime | None:
-        """Say that a project was polled just now; returns when it was before, None: never."""
+        """Note that a project was polled just now; returns when it was before, None: never."""
         c = tables.watched.c
         with self._database.begin() as connection:
             before = connection.scalar(select(c.polled_at).where(c.project_id == project_id))

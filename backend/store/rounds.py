@@ -1,4 +1,4 @@
-"""Trainings and what became of them, and which model serves each project."""
+"""Training rounds and their results, and which model serves each project."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class RoundRow:
     """One training.
 
     Args:
-        project_id: whose answers it learnt from.
+        project_id: whose annotations it was trained on.
         round: its number in the project, from 1.
-        job_id: the job that runs it: a repeated job goes on with its own round.
+        job_id: the job that runs it: a repeated job resumes its own round.
         state: training or judged.
         version: its name, `rN-` and the beginning of its content hash; "" until it is trained.
         content_hash: SHA-256 of the weights file.
@@ -33,11 +33,11 @@ class RoundRow:
         labels: images it was trained on.
         boxes: boxes on them.
         judged_on: images of the hold-out it was evaluated on.
-        judgement: see `judging.Judgement.as_json`; besides, `savings`, and `boxes_by_class`: class
+        judgement: see `evaluate.Judgement.as_json`; besides, `savings`, and `boxes_by_class`: class
             name to the boxes it was trained on.
-        promoted: whether it was found fit to serve.
+        promoted: whether the evaluation promoted it.
         reason: why, in one line.
-        seconds: how long training and judging took.
+        seconds: how long training and evaluation took.
         created_at: when it began.
     """
 
@@ -67,8 +67,8 @@ class RoundStore:
     def begin(self, project_id: int, job_id: int) -> RoundRow:
         """The round of this job: a new one, or the one an earlier attempt of the job began.
 
-        One training of a project runs at a time: another one that is not judged came to nothing,
-        and its number is free again.
+        One training of a project runs at a time: an unfinished earlier round is discarded, and
+        its number is reused.
         """
         c = tables.rounds.c
         mine = select(tables.rounds).where(c.project_id == project_id, c.job_id == job_id)
@@ -85,14 +85,14 @@ class RoundStore:
         return row
 
     def close(self, row: RoundRow) -> None:
-        """Keep a judged round and, where it says so, promote its model: both or neither."""
+        """Store an evaluated round and, where it says so, promote its model: both or neither."""
         with self._database.begin() as connection:
             self._database.upsert(connection, tables.rounds, [_values(row)])
             if row.promoted and _serving(connection, row.project_id) != row.version:
                 _promote(connection, row.project_id, row.version)
 
     def rounds(self, project_id: int) -> list[RoundRow]:
-        """The judged rounds of a project, first one first."""
+        """The evaluated rounds of a project, first one first."""
         c = tables.rounds.c
         query = (
             select(tables.rounds)

@@ -1,4 +1,4 @@
-"""What is kept between runs: scores, embeddings and published orders."""
+"""Scores, embeddings and published orders in the store."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class Store(Database):
     # --- scores -------------------------------------------------------------------------------
 
     def save_scores(self, project_id: int, scored: Sequence[ScoredTask]) -> None:
-        """Keep these scores; a task scored again by the same detector is replaced."""
+        """Store these scores; a task scored again by the same detector is replaced."""
         now = datetime.now(timezone.utc)
         rows = [_score_row(project_id, task, now) for task in scored]
         with self.begin() as connection:
@@ -157,7 +157,7 @@ class Store(Database):
         return found
 
     def save_detector(self, version: str, class_names: Sequence[str]) -> None:
-        """Keep the class names of a detector, so that its boxes can be named without it."""
+        """Store the class names of a detector, so that its boxes can be named without it."""
         row = {"version": version, "class_names": json.dumps(list(class_names))}
         with self.begin() as connection:
             self.upsert(connection, tables.detectors, [row])
@@ -170,7 +170,7 @@ class Store(Database):
         return None if names is None else tuple(json.loads(names))
 
     def drop_scores(self, project_id: int, keep_detectors: Iterable[str]) -> None:
-        """Forget what detectors other than these have scored in a project."""
+        """Delete the scores of a project by detectors other than these."""
         c = tables.scores.c
         with self.begin() as connection:
             connection.execute(
@@ -228,7 +228,7 @@ class Store(Database):
     # --- publications -------------------------------------------------------------------------
 
     def save_publication(self, publication: Publication, order: Sequence[RankRow]) -> None:
-        """Keep an order before it is sent. Its state is what the publication says."""
+        """Record an order before it is sent. Its state is what the publication says."""
         row = {
             **publication.__dict__,
             "strategy_weights": json.dumps(dict(publication.strategy_weights)),
@@ -242,7 +242,7 @@ class Store(Database):
                 connection.execute(tables.ranks.insert(), entries)
 
     def mark_live(self, project_id: int, model_version: str) -> None:
-        """Say that this order is the one Label Studio serves; the one before is superseded."""
+        """Mark this order as the one Label Studio serves; the one before is superseded."""
         c = tables.publications.c
         with self.begin() as connection:
             of_project = update(tables.publications).where(c.project_id == project_id)

@@ -1,4 +1,4 @@
-"""Whether Label Studio has the project that a caller names: no job is made of one it has not."""
+"""Checks that Label Studio has a project before a job is made for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from backend.errors import BusyError
 from backend.label_studio.client import Studio
 from backend.settings import Settings
 
-# For one answer of Label Studio; two are needed, the first for a token.
+# Per request to Label Studio; two are needed, the first for a token.
 _STUDIO_S = 2.0
 
 # Requests that wait for Label Studio hold a thread each: few may do so at a time.
@@ -18,7 +18,7 @@ _asking = threading.BoundedSemaphore(4)
 
 
 def check_exists(settings: Settings, project_id: int) -> None:
-    """Ask Label Studio for a project before a job is made of it.
+    """Ask Label Studio for a project before a job is made for it.
 
     Raises:
         BusyError: others wait for Label Studio already.

@@ -1,4 +1,4 @@
-"""Follows jobs as they go on, for any number of listeners."""
+"""Streams the progress of jobs to any number of listeners."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAUSE_S = 1.0
 
 
 class JobFeed:
-    """Reads each job that is listened to once a pause, however many listen. For one event loop.
+    """Reads each job with listeners once a pause, however many listen. For one event loop.
 
     Args:
         queue: where the jobs are.
@@ -46,7 +46,7 @@ class JobFeed:
             except HardestFirstError as error:
                 logger.warning("job %s is not followed any more: %s", job_id, error)
                 return
-            # How long it may take changes with every look: that alone is no news.
+            # The estimated time left changes with every read: that alone is no news.
             timeless = replace(job, seconds_left=None)
             if timeless != last:
                 yield job
@@ -73,5 +73,5 @@ class _Reading:
             # Not on FastAPI's threads: those may all be busy with predictions.
             read = asyncio.to_thread(self._queue.get, self._job_id)
             self._task = asyncio.create_task(read)
-        # A listener that goes away takes nobody else's read with it.
+        # A listener that goes away does not cancel the read of the others.
         return await asyncio.shield(self._task)

@@ -1,4 +1,4 @@
-"""Asking what may hang, without hanging: a database that is away, a Label Studio that is slow."""
+"""Probes that never hang: of a database that is away, of a Label Studio that is slow."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ T = TypeVar("T")
 
 
 class Probe(Generic[T]):
-    """One look at something, on a thread of its own, at most one at a time.
+    """One probe, on its own thread, at most one at a time.
 
-    However many ask, they share a look that is under way, or one that ended a moment ago.
+    All callers share the probe that is running, or the result of one that just ended.
 
     Args:
         name: of the thread and in the log.
-        look: what is asked; may take however long it likes.
-        keep_seconds: how long what it found is given out.
+        look: the probe; may take any time.
+        keep_seconds: how long its result is reused.
     """
 
     def __init__(self, name: str, look: Callable[[], T], *, keep_seconds: float) -> None:

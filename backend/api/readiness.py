@@ -1,4 +1,4 @@
-"""Whether this server can do its work: the store, Label Studio and the models, each in time."""
+"""Whether this server is ready: the store, Label Studio and the models, each within a limit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _STUDIO_TIMEOUT_SECONDS = 1.5
 
 
 class Check(BaseModel):
-    """One thing that was looked at."""
+    """The result of one check."""
 
     name: str
     ok: bool

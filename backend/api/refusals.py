@@ -87,7 +87,7 @@ def _methods(request: Request) -> list[str]:
 
 
 def unexpected_error(error: Exception) -> JSONResponse:
-    """The answer to an error that nobody expected; the log has the traceback."""
+    """The answer to an unexpected error; the log has the traceback."""
     logger.error("unexpected error", exc_info=error)
     return JSONResponse(
         {"detail": "unexpected error; the backend's log holds the details"},

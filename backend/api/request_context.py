@@ -1,4 +1,4 @@
-"""Around every request: its id in all log lines and in the answer, one line of log, its figures.
+"""Around every request: its id in all log lines and in the answer, one log line, its metrics.
 
 Plain ASGI, so that streams flow through it and what is done after an answer stays as it is.
 """

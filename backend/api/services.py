@@ -1,4 +1,4 @@
-"""What the routes work with: made once when the server starts, released when it ends."""
+"""The parts that routes use: made when the server starts, released when it ends."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ class Services:
         settings: the settings.
         store: scores, embeddings, orders.
         predictor: answers Label Studio's `/predict`.
-        keeper: looks after the published version.
+        keeper: keeps the published version served.
         queue: the jobs.
         feed: follows jobs.
         thumbnails: small pictures of tasks.
-        pools: in which order tasks stand.
-        secret: what our own webhooks show.
+        pools: the order of tasks.
+        secret: of our own webhooks.
         worker: the thread that owns the models.
-        readiness: whether all of this can do its work.
-        census: how many jobs and answers the store holds.
+        readiness: whether all of this is ready.
+        census: how many jobs and annotations the store holds.
         gate: recognises the keys of the API.
         predicting: the threads of `/predict`, most of which wait for images.
     """

@@ -1,1 +1,1 @@
-"""From annotations to a trained detector, and to how good it is."""
+"""From annotations to a trained detector, and its quality."""

@@ -1,4 +1,4 @@
-"""How far two detectors say the same of the same images."""
+"""How far two detectors agree on the same images."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def kappa(pairs: Iterable[tuple[Boxes, Boxes]]) -> float:
 
 
 def _items(first: Boxes, second: Boxes) -> NDArray[np.intp]:
-    """(items, 2) what each detector calls each object of one image."""
+    """(items, 2) the class that each detector gives each object of one image."""
     # A detector may give one box twice, with two classes: then like goes with like.
     differs = first.class_ids[:, None] != second.class_ids[None, :]
     pairs = pair_boxes(iou(first.xyxy, second.xyxy), differs)

@@ -1,4 +1,4 @@
-"""What one training is to do, and where it keeps what."""
+"""The parameters of one training, and the paths of its files."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class TrainingPlan:
         return self.folder / "train.log"
 
     def key(self) -> str:
-        """12 hex digits that change whenever the trained weights would be others.
+        """12 hex digits that change whenever the trained weights would change.
 
         Raises:
             WeightsError: the base weights cannot be read.

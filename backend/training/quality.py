@@ -1,4 +1,4 @@
-"""How good a detector is, and how sure that is: average precision with bootstrap intervals.
+"""The quality of a detector: average precision with bootstrap intervals.
 
 AP is the area under the envelope of the precision-recall curve by 101-point interpolation, as
 `ultralytics.utils.metrics.ap_per_class` computes it, so that users see the figures they know (a
@@ -57,7 +57,7 @@ class Quality:
         map50_95: the same, averaged over the IoU thresholds 0.50, 0.55 .. 0.95.
         per_class: class name to its AP at IoU 0.50; None: no truth of that class. Such a class
             is left out of the means.
-        images: number of images it was judged on.
+        images: number of images it was evaluated on.
         boxes: number of truth boxes in them.
     """
 
@@ -101,7 +101,7 @@ def measure(
     seed: int = 0,
     level: float = 0.95,
 ) -> Quality:
-    """Judge a detector by its matches on labelled images.
+    """Evaluate a detector by its matches on labelled images.
 
     The intervals are percentiles over resamples of the images with replacement (Efron 1979,
     "Bootstrap methods: another look at the jackknife"), the same resamples for every figure. A
@@ -151,7 +151,7 @@ def compare(
 ) -> Interval:
     """How much better one detector is than another on the same images.
 
-    Both are judged on the same resamples, so that what makes an image hard for both cancels out:
+    Both are evaluated on the same resamples, so that what makes an image hard for both cancels out:
     the interval is far narrower than the two intervals side by side suggest.
 
     Args:

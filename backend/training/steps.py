@@ -1,9 +1,9 @@
-"""Ultralytics' trainer, made to take an exact number of optimiser steps and to go on after a kill.
+"""Ultralytics' trainer, made to take an exact number of optimiser steps and to resume after a kill.
 
 An Ultralytics training is counted in epochs of the data set. Here an "epoch" is a tenth of the
 steps, whatever the number of images: batches are always full, small data sets are gone through
-again and again, and a checkpoint is written after each tenth. Random numbers are seeded anew at
-each, so that a training that was killed and went on ends in the very weights of an undisturbed one
+again and again, and a checkpoint is written after each tenth. Random numbers are reseeded at
+each, so that a training that was killed and resumed ends in the same weights as an undisturbed one
 (on a CPU, with the same number of threads).
 """
 
@@ -69,11 +69,11 @@ class Order:
     Among those with objects, and among those without, each comes equally often.
 
     Attributes:
-        position: how many indices were given; a training that goes on sets it.
+        position: how many indices were given; a resumed training sets it.
     """
 
     def __init__(self, is_background: Sequence[bool], *, epoch_length: int, seed: int) -> None:
-        """Orders images; of each it is known whether it has no objects.
+        """Order images; `is_background[i]`: image i has no boxes.
 
         `len` of the sampler is `epoch_length`.
         """

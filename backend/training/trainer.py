@@ -1,7 +1,7 @@
 """The parent's side of a training: starts the process, watches it, and says why it failed.
 
-The training runs in a process of its own, so that a crash, a full memory or a full disk in it
-leaves the caller and the serving model as they were.
+The training runs in a separate process, so that a crash, a full memory or a full disk there leaves
+the caller and the serving model as they were.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def train(
     on_log: Callable[[str], None] = lambda line: None,
     check: Callable[[], None] = lambda: None,
 ) -> Trained:
-    """Train, go on with what was interrupted, or return at once what the same plan has made.
+    """Train, resume an interrupted training, or return at once what the same plan has made.
 
     Args:
         plan: what to train; one training at a time works in its folder, a second one waits.
@@ -190,7 +190,7 @@ def _watch(
         messages, printed = _Lines(child.stdout), _Lines(log)
         running = True
         while running:
-            # Looked at first: what the child said last is read after its end.
+            # Checked first: what the child said last is read after its end.
             running = child.poll() is None
             for message in map(json.loads, messages.read()):
                 failure = message.get("error", failure)

@@ -48,7 +48,7 @@ Limit = Annotated[int | None, typer.Option(help="Length of the queue (QUEUE_LIMI
 def settings_with(**options: Any) -> Settings:
     """Settings from the environment; options that were given win.
 
-    Logging follows LOG_LEVEL, but for INFO: the bars tell as much.
+    Logging follows LOG_LEVEL, except INFO: the bars show as much.
     """
     settings = _settings(options)
     handler = logging.StreamHandler()
@@ -164,7 +164,7 @@ def _print_line(console: Console, line: str, mark: str, style: str) -> None:
 
 
 def print_warnings(warnings: Iterable[str]) -> None:
-    """What the user should know and need not do anything about."""
+    """Print what the user should know, without having to act."""
     for warning in warnings:
         note(warning, mark="note: ", style="yellow")
 

@@ -47,7 +47,7 @@ def jobs(
     log: Annotated[int | None, typer.Option(help="Show the log of this job.", min=1)] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what is done right now and what went wrong, or stop it."""
+    """Show running, waiting and failed jobs, or cancel one."""
     from backend.jobs.records import QUEUED, RUNNING, JobRecords
     from backend.store.database import Database
 
@@ -71,7 +71,7 @@ def forget(
     project_id: ProjectId,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Remove all that is stored of a project here; Label Studio keeps what it has."""
+    """Remove everything stored here about a project; Label Studio keeps its own data."""
     from backend.assembly import open_queue
     from backend.jobs.forgetting import forget as forget_project
     from backend.jobs.forgetting import stored_of
@@ -80,7 +80,7 @@ def forget(
     settings = settings_with()
     store = Store.from_settings(settings)
     try:
-        # Jobs whose process is gone do not stand in the way.
+        # Jobs whose process is gone must not block it.
         open_queue(settings, store).sweep()
         stored = stored_of(store, project_id)
         if not stored:
@@ -147,7 +147,7 @@ def run_as_job(
     """Run a job here and now, with its progress shown.
 
     Raises:
-        HardestFirstError: it failed, or another one stands in its way.
+        HardestFirstError: it failed, or another one blocks it.
     """
     from backend.jobs.records import DONE
     from backend.jobs.runner import run_now

@@ -1,4 +1,4 @@
-"""`train`, `rounds`, `promote` and `rollback`: what the labels taught, and which model serves."""
+"""`train`, `rounds`, `promote` and `rollback`: training rounds, and which model serves."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def train(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train on the answers so far, judge the model, and let it serve if it is not worse."""
+    """Train on the annotations so far, evaluate the model, and promote it if it is not worse."""
     from backend.assembly import build_worker_context
     from backend.jobs.kinds import TRAIN
     from backend.store.rounds import RoundStore
@@ -169,7 +169,7 @@ def _figure(interval: Interval) -> str:
 
 
 def promote(project_id: ProjectId, version: Version) -> None:
-    """Let a trained model serve, whatever it was judged, and rank the queue anew."""
+    """Promote a trained model, whatever its evaluation said, and re-rank the queue."""
     from backend.assembly import build_worker_context
     from backend.scoring.serving_model import model_that_serves
     from backend.store.rounds import RoundStore
@@ -185,7 +185,7 @@ def promote(project_id: ProjectId, version: Version) -> None:
 
 
 def rollback(project_id: ProjectId) -> None:
-    """Take the last promotion back, and rank the queue anew."""
+    """Take the last promotion back, and re-rank the queue."""
     from backend.assembly import build_worker_context
     from backend.scoring.serving_model import model_that_serves
     from backend.store.rounds import RoundStore

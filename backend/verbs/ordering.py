@@ -67,7 +67,7 @@ def score(
 
 
 def print_order_notes(report: OrderReport) -> None:
-    """What to know of an order that was just made: warnings, and the tasks it left out."""
+    """Print the warnings of an order that was just made, and the tasks it left out."""
     print_warnings(report.warnings)
     for task_id, reason in list(report.skipped.items())[:_SKIPPED_SHOWN]:
         note(f"skipped task {task_id}: {reason}")

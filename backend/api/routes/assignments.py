@@ -121,7 +121,7 @@ def assign_queue(
 
     Without reviewer and name: for everyone who presses Label All Tasks. They stay first in every
     later order, until they are labelled or the next such call. With one of the two: in a tab of
-    the Data Manager, which a later call for the same reviewer, or name, fills anew.
+    the Data Manager, which a later call for the same reviewer, or name, replaces.
     """
     queues = body.queues()
     _refuse_repeated("image", body.image_ids)

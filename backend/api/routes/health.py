@@ -1,4 +1,4 @@
-"""Seen from outside: whether the server can do its work, and its figures for Prometheus.
+"""Whether the server is ready, and its metrics for Prometheus.
 
 `GET /health`, which says no more than that the server is there, is among Label Studio's calls.
 """

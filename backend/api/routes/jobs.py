@@ -1,4 +1,4 @@
-"""The jobs, seen from outside: ask for pre-annotation, list, look up, follow, cancel."""
+"""Jobs: ask for pre-annotation, list, look up, follow, cancel."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def list_jobs(
 ) -> JobsView:
     """List jobs, the newest first, of the projects that the key may see.
 
-    The looks for news, one a minute and project, are left out unless `kind=poll` asks for them.
+    Polls, one a minute and project, are left out unless `kind=poll` asks for them.
     """
     if project_id is not None:
         caller.check(project_id)
@@ -111,7 +111,7 @@ def _seen(job_id: PathId, services: ServicesDep, caller: Reader) -> Job:
 
 @router.get("/jobs/{job_id}", response_model=JobView, responses=refusals(404))
 def look_up(job: Annotated[Job, Depends(_seen)]) -> Job:
-    """Tell how a job is getting on."""
+    """Show the progress of a job."""
     return job
 
 

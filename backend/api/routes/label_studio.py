@@ -97,7 +97,7 @@ async def health() -> dict[str, str]:
 
 @router.post("/setup", dependencies=[Depends(check_connection)], responses=_RESPONSES)
 def setup(body: SetupRequest, services: ServicesDep, later: BackgroundTasks) -> dict[str, str]:
-    """Tell the version whose predictions Label Studio shows."""
+    """Return the version whose predictions Label Studio shows."""
     project_id = _known_project(body.project)
     version = services.predictor.published_version(project_id)
     if version != UNPUBLISHED:
@@ -150,7 +150,7 @@ def webhook(
     services: ServicesDep,
     later: BackgroundTasks,
 ) -> dict[str, str]:
-    """Take word of what happened in Label Studio."""
+    """Receive an event of Label Studio."""
     header = request.headers.get(PROJECT_HEADER)
     event = parse_webhook(body, project_header=header)
     project_id = _known_project(event.project_id)
@@ -161,19 +161,19 @@ def webhook(
 
 @router.post("/versions", dependencies=[Depends(check_connection)], responses=_RESPONSES)
 def versions(body: VersionsRequest, services: ServicesDep) -> dict[str, list[str]]:
-    """Tell the version whose predictions Label Studio shows, as a list."""
+    """Return the version whose predictions Label Studio shows, as a list."""
     project_id = _known_project(body.project)
     return {"versions": [services.predictor.published_version(project_id)]}
 
 
 def _take_up(services: Services, action: str, project_id: int) -> None:
     try:
-        # A look has a thread of its own: not for whatever number anybody names.
+        # A check takes a thread of its own: not for any number that a caller names.
         if action == PROJECT_UPDATED and services.store.publication(project_id) is not None:
             services.keeper.schedule_check(project_id)
         take_up_event(services.queue, action, project_id)
     except HardestFirstError as error:
-        # Nothing is lost: the worker looks at every project from time to time.
+        # Nothing is lost: the worker polls every project from time to time.
         logger.warning("project %s: %s was not taken up: %s", project_id, action, error)
 
 

@@ -1,4 +1,4 @@
-"""Training and its rounds, seen from outside."""
+"""Training and its rounds."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TrainRequest(BaseModel):
 
 
 class RoundView(BaseModel):
-    """One training and its judgement; figures are null where it could not be judged."""
+    """One training round; figures are null where the model could not be evaluated."""
 
     round: int
     version: str
@@ -57,7 +57,7 @@ class RoundView(BaseModel):
 
 
 class RoundsView(BaseModel):
-    """What became of a project so far, first round first."""
+    """The rounds of a project, the first one first."""
 
     project_id: int
     serving: str = Field(description='The version that serves; "base": the weights of MODEL.')
@@ -78,7 +78,7 @@ def train(
     services: ServicesDep,
     caller: Writer,
 ) -> Job:
-    """Train on the answers so far, judge the model, and let it serve if it is not worse: a job."""
+    """Train on the annotations so far, evaluate the model, and promote it if not worse: a job."""
     caller.check(body.project_id)
     job = submit_checked(services, TRAIN, body.project_id, {"all_labels": body.all_labels})
     if bool(job.payload.get("all_labels")) != body.all_labels:
@@ -94,6 +94,6 @@ def rounds(project_id: ProjectQuery, services: ServicesDep, caller: Reader) -> d
     """Show what each training gained, what pre-annotation saved, and whether to stop."""
     caller.check(project_id)
     settings = services.settings
-    # Somebody waits, and holds a thread: whoever wants it tried again asks again.
+    # A caller waits and holds a thread, and can ask again: no retries here.
     with Studio.from_settings(settings, timeout=_LABEL_STUDIO_S, retries=0) as studio:
         return report_rounds(settings, studio, services.store, project_id).as_json()

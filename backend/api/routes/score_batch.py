@@ -48,7 +48,7 @@ class QueuedImage(BaseModel):
 
 
 class ScoreBatch(BaseModel):
-    """The images to label next, and what the order stands on. Moments are UTC."""
+    """The images to label next, and what the order is based on. Times are UTC."""
 
     project_id: int
     strategy: str
@@ -67,7 +67,7 @@ class ScoreBatch(BaseModel):
 
 
 class ScoringUnderWay(BaseModel):
-    """Nothing is scored yet; a job does that now."""
+    """Nothing is scored yet; a job is scoring now."""
 
     detail: str
     job: JobView
@@ -101,10 +101,10 @@ def score_batch(
         Query(description="How these are listed; which ones they are is the order's to say."),
     ] = "uncertainty_score",
 ) -> ScoreBatch | JSONResponse:
-    """Give the images to label next.
+    """List the images to label next.
 
-    Answers from the last scoring at once, ranks anew for another strategy or weight without
-    running a model, and begins a scoring where there was none.
+    Answers from the last scoring at once, re-ranks for another strategy or weight without running
+    a model, and starts a scoring where there was none.
     """
     caller.check(project_id)
     ask = partial(
@@ -117,7 +117,7 @@ def score_batch(
         found = ask() if job.state == DONE else None
         if found is None:
             return _under_way(job, home)
-    # Whole addresses: clients open a thumbnail as it is.
+    # Absolute URLs: clients open a thumbnail as it is.
     base = str(request.url.replace(path=home, query=""))
     images = [_image(task, base) for task in found.pool.tasks(limit)]
     if sort == "uncertainty_score":

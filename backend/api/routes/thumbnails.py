@@ -15,7 +15,7 @@ from backend.scoring.thumbnails import LIMIT_S, Thumbnail, Thumbnails
 
 router = APIRouter(tags=["images"])
 
-# A picture may change when its task is scored anew: then its ETag changes too.
+# An image may change when its task is scored again: then its ETag changes too.
 _MAX_AGE_S = 300
 _JPEG = "image/jpeg"
 _PICTURE: dict[int | str, dict[str, Any]] = {
@@ -61,7 +61,7 @@ async def _loaded(thumbnails: Thumbnails, caller: Caller, task_id: int) -> Thumb
         return kept
     waiting = asyncio.wrap_future(thumbnails.make(image))
     try:
-        # Shielded: others may wait for the same, and whoever asks again finds it done.
+        # Shielded: others may wait for the same one, and a retry finds it done.
         return await asyncio.wait_for(asyncio.shield(waiting), LIMIT_S)
     except (TimeoutError, asyncio.TimeoutError):
         raise HTTPException(

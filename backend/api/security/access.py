@@ -80,7 +80,7 @@ async def _reader(
 
 
 def door_of(path: str) -> Door | None:
-    """Who is let in at a path, by the headers of a request; None: nothing there takes a body."""
+    """The check of a path, by the headers of a request; None: nothing there takes a body."""
     if path in _LABEL_STUDIO:
         return _label_studio_door
     return _key_door if path.startswith("/v1/") else None

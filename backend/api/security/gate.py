@@ -1,4 +1,4 @@
-"""Lets in who shows a key, and nobody else."""
+"""Checks API keys."""
 
 from __future__ import annotations
 
@@ -32,15 +32,14 @@ _UNKNOWN = "wrong key: it is not one of this server's, or not all of it was sent
 
 
 class Gate:
-    """Recognises keys. One for each server; safe for several threads.
+    """Checks API keys. One for each server; safe for several threads.
 
-    It knows all keys by heart, and reads them again every two seconds: requests cost no query,
-    and guesses cost next to nothing. It has threads of its own, so that it answers also while all
-    others are busy.
+    It caches all keys and reloads them every two seconds: requests cost no query, and guesses
+    cost next to nothing. It has its own threads, so that it answers while all others are busy.
 
     Args:
         keys: the keys.
-        rates: counts what each asks.
+        rates: counts the requests of each.
     """
 
     def __init__(self, keys: KeyStore, rates: RateLimits) -> None:
@@ -83,12 +82,12 @@ class Gate:
         return key
 
     def is_use_due(self, key: ApiKey) -> bool:
-        """Whether the last use that was noted of a key is more than ten minutes old."""
+        """Whether the recorded last use of a key is more than ten minutes old."""
         noted_at = self._noted_at.get(key.id, -math.inf)
         return time.monotonic() - noted_at > _NOTE_USE_EVERY_SECONDS
 
     def note_use(self, key: ApiKey) -> None:
-        """Keep this moment as the last use of a key. It may wait for the database."""
+        """Record a use of a key now. It may wait for the database."""
         self._noted_at[key.id] = time.monotonic()
         try:
             self._keys.mark_used(key.id)
@@ -102,7 +101,7 @@ class Gate:
         key_id, secret = parts
         key = self._fresh(FRESH_SECONDS).get(key_id)
         if key is None:
-            # Made a moment ago, or made up: which of the two is looked up only so often.
+            # Made a moment ago, or made up: the store is asked which only so often.
             failure = self._failure(address, _UNKNOWN)
             if failure.status_code == status.HTTP_401_UNAUTHORIZED:
                 key = self._fresh(0.0).get(key_id)

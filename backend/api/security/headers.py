@@ -1,5 +1,4 @@
-"""What every answer demands of browsers: guess no types, show this in no frame, load nothing, keep
-nothing.
+"""Security headers of every answer: no type guessing, no framing, no loading, no caching.
 
 No CORS header is ever sent: a script of another site cannot read an answer.
 """

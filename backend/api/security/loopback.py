@@ -1,8 +1,7 @@
-"""What is on this machine: an address to listen on, and a request.
+"""Whether an address, or the sender of a request, is on this machine.
 
-A request counts as made by a program on this machine only if nothing speaks against it. It is what
-stands between the network and an API that no key was made for, so that headers, which anybody can
-write, never open it: they can only close it.
+A request counts as local only if nothing speaks against it. Before a key is made, this check alone
+guards the API. Anybody can write headers, so they can only close it, never open it.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class RateLimits:
 
     @property
     def rate(self) -> str:
-        """What a key may do, in words."""
+        """The rate of a key, in words."""
         return str(self._rate)
 
     def take_request(self, key_id: str) -> int:
@@ -91,7 +91,7 @@ def _redis(url: str) -> RedisStorage:
 
 
 def _network(address: str) -> str:
-    """Whom an address stands for: an IPv6 host has 2^64 of them to take turns with."""
+    """Client identity: IPv6 addresses are grouped by /64, since one host has 2^64 of them."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

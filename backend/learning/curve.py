@@ -49,7 +49,7 @@ def draw_curve(rounds: Sequence[RoundRow], path: Path, *, target_map50: float = 
     axes.set_ylim(0, 1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("labelled images trained on")
-    axes.set_ylabel("mAP50 on the random share")
+    axes.set_ylabel("mAP50 on the hold-out")
     axes.set_title("Learning curve (bars: 95% interval; hollow: not promoted)", fontsize=10)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)

@@ -105,7 +105,7 @@ def _reason(new: Quality, serving: Quality, difference: Interval) -> str:
     verdict = "not worse than" if difference.value >= 0 else "worse than"
     return (
         f"{verdict} the serving model: mAP50 {new.map50.value:.3f} against "
-        f"{serving.map50.value:.3f} on {new.images} images of the random share "
+        f"{serving.map50.value:.3f} on {new.images} images of the hold-out "
         f"(difference {difference.value:+.3f}, 95% interval {difference.low:+.3f} to "
         f"{difference.high:+.3f})"
     )

@@ -35,7 +35,7 @@ from backend.training.trainer import Trained, steps_for, train
 from backend.vision.picture import decode
 
 _ALL_LABELS = (
-    "not judged: it was trained on the random share too, and nothing unbiased is left to judge by; "
+    "not judged: it was trained on the hold-out too, and nothing unbiased is left to judge by; "
     "`promote` lets it serve"
 )
 

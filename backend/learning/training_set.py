@@ -110,7 +110,7 @@ def too_few_to_judge(truth: Sequence[Boxes]) -> str:
     if len(truth) >= FEWEST_JUDGED and boxes:
         return ""
     return (
-        f"{len(truth)} images of the random share are labelled, with {boxes} boxes; "
+        f"{len(truth)} images of the hold-out are labelled, with {boxes} boxes; "
         f"{FEWEST_JUDGED} images with a box among them are needed"
     )
 
@@ -143,7 +143,7 @@ def why_not_judged(settings: Settings, studio: Studio, store: Store, project: Pr
     if not reason:
         return ""
     if live is None:
-        remedy = f"run `python -m backend score {project.id}` first, which picks the random share"
+        remedy = f"run `python -m backend score {project.id}` first, which picks the hold-out"
     elif not settings.validation_share:
         remedy = f"set VALIDATION_SHARE above 0 and run `python -m backend score {project.id}`"
     else:
@@ -222,5 +222,5 @@ def _check(
     left_out = "; left out: " + ", ".join(note_lines(noted)) if noted else ""
     raise TrainingError(
         f"there is no box to learn from on the {len(training)} answered images that may be trained "
-        f"on ({len(random_share)} more are the random share): draw some first{left_out}"
+        f"on ({len(random_share)} more are the hold-out): draw some first{left_out}"
     )

@@ -39,7 +39,7 @@ def train(
         bool,
         typer.Option(
             "--all-labels",
-            help="Train on the random share too. Nothing is left to judge by: "
+            help="Train on the hold-out too. Nothing is left to judge by: "
             "the model is kept, and serves only after `promote`.",
         ),
     ] = False,
@@ -145,7 +145,7 @@ def _round_rows(report: RoundsReport) -> Table:
 def _class_rows(quality: Quality) -> Table:
     rows = table("AP50 of each class in the last judged round", "class", "AP50", text=("class",))
     for name, interval in quality.per_class.items():
-        rows.add_row(name, _figure(interval) if interval else "none in the random share")
+        rows.add_row(name, _figure(interval) if interval else "none in the hold-out")
     return rows
 
 

@@ -140,7 +140,7 @@ def environment(label_studio: StudioServer, tmp_path: Path, exports: Path) -> di
         "DATA_DIR": str(data),
         # Where the test's own web server is.
         "ALLOWED_IMAGE_HOSTS": "127.0.0.1",
-        # Ranks alone decide the order; tests of the random share set it.
+        # Ranks alone decide the order; tests of the hold-out set it.
         "VALIDATION_SHARE": "0",
         "PYTHONWARNINGS": "default",
     }

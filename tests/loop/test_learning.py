@@ -128,12 +128,12 @@ def test_a_training_that_fails_leaves_the_serving_model_as_it_was(
     assert "failed" in jobs
     # Nothing is held out, so nothing could be judged: that is said before a minute is spent.
     _, errors = learning.run("train", project, status=1)
-    assert "could not be judged (0 images of the random share" in errors
+    assert "could not be judged (0 images of the hold-out" in errors
     assert "VALIDATION_SHARE" in errors
     assert "TRAIN_MINUTES" not in errors
     del learning.environment["TRAIN_MINUTES"]
     output, _ = learning.run("train", project, "--all-labels")
-    assert "not promoted: not judged: it was trained on the random share too" in output
+    assert "not promoted: not judged: it was trained on the hold-out too" in output
     assert RoundStore(learning.store).serving(project) is None
     assert owner.call("GET", f"/api/projects/{project}")["model_version"] == before
     # Which model serves is said everywhere, and labels are compared with the classes of that one.

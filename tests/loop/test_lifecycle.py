@@ -52,7 +52,7 @@ def test_the_worker_begins_no_training_that_could_not_be_judged(
             "a look that says what is missing",
         )
         (waits,) = {w for job in queue.list(project) if (w := job.result.get("waits"))}
-        assert "4 images of the random share" in waits
+        assert "4 images of the hold-out" in waits
         assert "label more images" in waits
         assert not queue.list(project, kinds=(TRAIN,))
         label(judges[4])

@@ -1,4 +1,4 @@
-"""The random share: chance alone decides, and it is dealt evenly."""
+"""The hold-out: chance alone decides, and it is dealt evenly."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class TrainRequest(BaseModel):
     project_id: Id
     all_labels: bool = Field(
         False,
-        description="Train on the random share too. Nothing is left to judge by: the model is "
+        description="Train on the hold-out too. Nothing is left to judge by: the model is "
         "kept, and serves only after `promote`.",
     )
 
@@ -44,7 +44,7 @@ class RoundView(BaseModel):
     version: str
     labels: int = Field(description="Images it was trained on.")
     boxes: int = Field(description="Boxes on them.")
-    judged_on: int = Field(description="Images of the random share.")
+    judged_on: int = Field(description="Images of the hold-out.")
     new: Quality | None
     serving: Quality | None = Field(description="The model that served until then.")
     difference: Interval | None = Field(description="Of mAP50, new less serving; paired.")

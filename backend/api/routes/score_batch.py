@@ -43,7 +43,7 @@ class QueuedImage(BaseModel):
     uncertainty_score: Score = Field(description="By the strategy; lower = more uncertain.")
     scores: Measures
     rank: int = Field(ge=1, description="Its place in the order of serving, 1 = next.")
-    picked_at_random: bool = Field(description="It is of the random share: its rank is chance.")
+    picked_at_random: bool = Field(description="It is of the hold-out: its rank is chance.")
     thumbnail: str = Field(description="Address of a small JPEG, on this server.")
 
 

@@ -1,4 +1,4 @@
-"""What the loop needs: jobs, answers, the random share, rounds, promotions."""
+"""What the loop needs: jobs, answers, the hold-out, rounds, promotions."""
 
 import sqlalchemy as sa
 from alembic import op

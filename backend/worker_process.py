@@ -60,7 +60,7 @@ def _tick(context: WorkerContext) -> None:
     now = datetime.now(timezone.utc)
     due = AnswerStore(context.store).due(now - timedelta(seconds=context.settings.poll_seconds))
     for project_id in due:
-        context.submit(POLL, project_id)
+        context.queue.submit(POLL, project_id)
         last = context.queue.latest(project_id, CLEAN_UP)
         if last is None or last.created_at < now - _CLEAN_UP_EVERY:
-            context.submit(CLEAN_UP, project_id)
+            context.queue.submit(CLEAN_UP, project_id)

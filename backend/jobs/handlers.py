@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -64,10 +64,6 @@ class WorkerContext:
     scorers: Scorers
     queue: JobQueue
 
-    def submit(self, kind: str, project_id: int, payload: Mapping[str, Any] | None = None) -> None:
-        """Ask for a job."""
-        self.queue.submit(kind, project_id, payload)
-
     def handlers(
         self, on_report: Callable[[OrderReport], None] = lambda report: None
     ) -> dict[str, Handler]:
@@ -107,7 +103,7 @@ class WorkerContext:
         if publish:
             AnswerStore(self.store).watch(context.job.project_id)
             # For what changed while the order was made.
-            self.submit(POLL, context.job.project_id)
+            self.queue.submit(POLL, context.job.project_id)
         on_report(report)
         return report.counts()
 
@@ -119,7 +115,7 @@ class WorkerContext:
             on_progress=context.progress,
         )
         AnswerStore(self.store).watch(context.job.project_id)
-        self.submit(POLL, context.job.project_id)
+        self.queue.submit(POLL, context.job.project_id)
         return asdict(reordered)
 
     def _train(self, context: JobContext) -> dict[str, Any]:
@@ -145,8 +141,8 @@ class WorkerContext:
             all_labels=bool(context.job.payload.get("all_labels")),
         )
         # A repeated attempt may ask again: there is one waiting job of a kind at most.
-        self.submit(POLL, project_id)
-        self.submit(CLEAN_UP, project_id)
+        self.queue.submit(POLL, project_id)
+        self.queue.submit(CLEAN_UP, project_id)
         return {
             "round": row.round,
             "version": row.version,
@@ -184,9 +180,9 @@ class WorkerContext:
                 self._miss(context, last)
             raise
         if found.train:
-            self.submit(TRAIN, project_id)
+            self.queue.submit(TRAIN, project_id)
         if found.publish:
-            self.submit(PUBLISH, project_id)
+            self.queue.submit(PUBLISH, project_id)
         waits_as_before = last is not None and last.result.get("waits", "") == found.waits
         if not (found.read or found.train or found.publish) and waits_as_before:
             context.stay_quiet()

@@ -12,8 +12,8 @@ from sqlalchemy import ColumnElement, and_, case, delete, func, insert, select, 
 from sqlalchemy.exc import IntegrityError
 
 from backend.errors import QueueError, StoreError
-from backend.jobs import kinds
 from backend.jobs.claims import Claim, running, stands_in_the_way, take, unblocked
+from backend.jobs.kinds import exclusive_key
 from backend.jobs.messages import Messages
 from backend.jobs.owners import new_owner
 from backend.jobs.records import CANCELLED, DONE, FAILED, QUEUED, RUNNING, Job, JobRecords, job_of
@@ -209,7 +209,7 @@ def _new_job(
         "kind": kind,
         "state": QUEUED,
         "payload": json.dumps(dict(payload or {}), sort_keys=True),
-        "exclusive": kinds.exclusive(kind, project_id),
+        "exclusive": exclusive_key(kind, project_id),
         "due_at": now,
         "owner": "",
         "attempts": 0,

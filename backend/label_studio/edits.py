@@ -78,7 +78,7 @@ def _pairs(shown: Sequence[Box], answered: Sequence[Box]) -> list[tuple[Box, Box
         if box.region_id in by_id:
             partners[i] = by_id.pop(box.region_id)
     share = overlaps(shown, answered)
-    share[list(partners.keys())] = 0
+    share[list(partners)] = 0  # paired by id already
     share[:, list(partners.values())] = 0
     differs = np.array([[a.label != b.label for b in answered] for a in shown], dtype=bool)
     partners |= pair_boxes(share, differs.reshape(share.shape))

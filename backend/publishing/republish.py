@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from heapq import merge
 from math import inf
@@ -12,7 +12,7 @@ from backend.label_studio.client import Studio
 from backend.label_studio.label_map import LabelMap
 from backend.progress import Progress
 from backend.publishing.live_queue import adopt_published
-from backend.publishing.send import Draft, OrderSender, new_publication
+from backend.publishing.send import Draft, OrderSender, new_publication, renewed
 from backend.ranking.pins import Assignment, Assignments, with_pins_first
 from backend.ranking.pool_store import PoolStore
 from backend.ranking.ranked_pool import RankedPool
@@ -133,15 +133,12 @@ class Reorderer:
         self, project_id: int, live: Publication | None, pool: RankedPool | None
     ) -> Publication:
         """The record of the new order, which is made of the same as the former one."""
-        before = live or pool
-        fresh = new_publication(
+        if live is not None:
+            return renewed(live)
+        return new_publication(
             project_id,
-            detector=before.detector if before else "",
-            encoder=before.encoder if before else "",
+            detector=pool.detector if pool else "",
+            encoder=pool.encoder if pool else "",
             strategy=pool.options.strategy if pool else self._settings.strategy,
             settings=self._settings,
         )
-        if live is None:
-            return fresh
-        version, now = fresh.model_version, fresh.created_at
-        return replace(live, model_version=version, state=fresh.state, created_at=now)

@@ -59,6 +59,16 @@ def new_publication(
     )
 
 
+def renewed(former: Publication) -> Publication:
+    """An order made of the same as a former one, about to be sent under a version of its own."""
+    return replace(
+        former,
+        model_version=fresh_version(former.detector),
+        state="preparing",
+        created_at=datetime.now(timezone.utc),
+    )
+
+
 @dataclass(frozen=True)
 class Sent:
     """An order that is live.

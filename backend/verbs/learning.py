@@ -206,7 +206,7 @@ def _rank_anew(worker_context: WorkerContext, project_id: int) -> None:
         run_as_job(worker_context, PUBLISH, project_id, on_report=reports.append)
     except QueueError as error:
         print_warnings([f"the queue is ranked anew later: {error}"])
-        worker_context.submit(PUBLISH, project_id)
+        worker_context.queue.submit(PUBLISH, project_id)
         return
     print_order_notes(reports[0])
     say(f"{reports[0].ranked} tasks ranked, published as {reports[0].model_version}")

@@ -112,7 +112,7 @@ def work_off(worker_context: WorkerContext, project: int, kind: str) -> dict[str
 
 def rank_all(worker_context: WorkerContext, project: int) -> list[int]:
     """Score and rank a project as the worker does after a training; returns the order."""
-    worker_context.submit(PUBLISH, project)
+    worker_context.queue.submit(PUBLISH, project)
     work_off(worker_context, project, PUBLISH)
     return live_order(worker_context.store, project)
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from backend.api.parameters import Id, refusals
 from backend.api.prefixes import PREFIXES
-from backend.api.routes.jobs import JobView, submit
+from backend.api.routes.jobs import JobView
 from backend.api.security.access import Caller, Writer
 from backend.api.services import Services, ServicesDep
 from backend.errors import BusyError
@@ -180,7 +180,7 @@ def _put_first(
         raise _unprocessable("all of these images are labelled already: there is nothing to serve")
     # Kept first: an order that is being made meanwhile takes it up too.
     Assignments(services.store).put_first(project_id, unlabelled)
-    job = submit(services, ASSIGN, project_id)
+    job = services.queue.submit(ASSIGN, project_id)
     answer = PutFirst(
         project_id=project_id,
         image_ids=unlabelled,

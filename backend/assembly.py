@@ -7,25 +7,13 @@ from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 
 from backend.jobs.handlers import WorkerContext
-from backend.jobs.messages import make_huey
 from backend.jobs.queue import JobQueue
 from backend.label_studio.client import Studio
 from backend.publishing.predict import Predictor
 from backend.scoring.batching import ScoringWorker
 from backend.scoring.models import Scorers
 from backend.settings import Settings, load_settings
-from backend.store.database import Database
 from backend.store.scores import Store
-
-
-def open_queue(settings: Settings, database: Database) -> JobQueue:
-    """The jobs of a store, to submit and look up.
-
-    Raises:
-        QueueError: the queue's file, or Redis, cannot be used.
-    """
-    huey = make_huey(settings.data_dir, settings.redis_url.get_secret_value())
-    return JobQueue(database, huey)
 
 
 @contextmanager
@@ -33,12 +21,12 @@ def build_worker_context(settings: Settings) -> Iterator[WorkerContext]:
     """What jobs work with; released at the end. Models are loaded when a job first needs them.
 
     Raises:
-        HardestFirstError: the store, the queue or Label Studio is not usable.
+        HardestFirstError: the store or Label Studio is not usable.
     """
     with ExitStack() as opened:
         store = Store.from_settings(settings)
         opened.callback(store.close)
-        queue = open_queue(settings, store)
+        queue = JobQueue(store)
         studio = opened.enter_context(Studio.from_settings(settings))
         # Asked before anything slow: a wrong token then fails at once.
         studio.whoami()
@@ -65,5 +53,4 @@ def shared_predictor() -> Predictor:
 @lru_cache(maxsize=1)
 def shared_queue() -> JobQueue:
     """The queue of this process, made from the environment at the first call."""
-    settings = load_settings()
-    return open_queue(settings, Store.from_settings(settings))
+    return JobQueue(Store.from_settings(load_settings()))

@@ -29,7 +29,7 @@ from backend.redaction import Redactor
 from backend.settings import Settings
 
 # They tell of each request, message or table; nobody reads that unless something is wrong.
-_TALKATIVE = ("httpx", "httpcore", "huey", "alembic")
+_TALKATIVE = ("httpx", "httpcore", "alembic")
 
 _HEAD = ("time", "level", "logger", "message")
 _IDS = ("request", "job", "project", "task")

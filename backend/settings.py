@@ -121,7 +121,7 @@ class Settings(BaseSettings):
     )
     redis_url: SecretStr = Field(
         SecretStr(""),
-        description="Redis that carries jobs between machines; empty: a file under DATA_DIR.",
+        description="Redis in which several servers count requests; empty: each counts its own.",
     )
     basic_auth_user: str = Field("", description="User that Label Studio connects with.")
     basic_auth_pass: SecretStr = Field(SecretStr(""), description="Its password.")

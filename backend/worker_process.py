@@ -25,7 +25,7 @@ def work(settings: Settings) -> None:
     """Run jobs until stopped (SIGTERM, SIGINT), and look at every watched project in turn.
 
     Raises:
-        HardestFirstError: the store, the queue or Label Studio is not usable.
+        HardestFirstError: the store or Label Studio is not usable.
     """
     with (
         _figures_served(settings.worker_metrics_port),

@@ -8,7 +8,6 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from backend.jobs.messages import make_huey
 from backend.jobs.queue import JobQueue
 from backend.jobs.records import FAILED, RUNNING
 from backend.store.rounds import RoundStore
@@ -44,7 +43,7 @@ def play(studio: StudioServer, scenario: Scenario, project_id: int, rounds: int)
                 "folder `labels` beside `images`"
             )
     store = Store(f"sqlite:///{(DATA / 'store.sqlite3').absolute()}")
-    queue = JobQueue(store, make_huey(DATA, ""))
+    queue = JobQueue(store)
     person = studio.add_user("simulated@example.com")
     try:
         for number in range(1, rounds + 1):

@@ -31,7 +31,7 @@ def fresh_studio() -> Iterator[StudioServer]:
 @contextmanager
 def backend(studio: StudioServer, scenario: Scenario) -> Iterator[str]:
     """The ML backend, up and answering, with its worker beside it; yields its address."""
-    for old in (*DATA.glob("store.sqlite3*"), *DATA.glob("queue.sqlite3*")):
+    for old in DATA.glob("store.sqlite3*"):
         old.unlink()
     shutil.rmtree(DATA / "trained", ignore_errors=True)
     port = _preferred_port(9090)

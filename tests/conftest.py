@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from backend.store.scores import Store
 from backend.store.tables import metadata
@@ -21,6 +22,10 @@ SLOW_FILES = {
     *("test_model.py", "test_models.py", "test_server.py", "test_service_log.py", "test_yolo.py"),
 }
 SLOW_FIXTURES = {"label_studio", "postgres_url", "redis_url"}
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -9,7 +9,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-SLOW = {"alembic", "cv2", "huey", "lxml", "open_clip", "openvino", "pandas", "redis", "torch"} | {
+SLOW = {"alembic", "cv2", "lxml", "open_clip", "openvino", "pandas", "redis", "torch"} | {
     "huggingface_hub",
     "label_studio_ml",
     "ultralytics",

@@ -13,8 +13,6 @@ from backend.diversity import gamma_of, near_duplicate_groups, pick_diverse, ran
 from backend.errors import ScoreError
 from backend.selection import lazy_greedy, near_duplicates
 
-unhurried = settings(deadline=None)
-
 seeds = st.integers(0, 2**32 - 1)
 sizes = st.integers(1, 40)
 diversity_weights = st.sampled_from([0.0, 0.05, 0.1, 0.4, 0.7, 0.95, 1.0])
@@ -207,7 +205,7 @@ def test_useless_images_are_picked_in_the_order_of_rows():
 # The pick, against the reference
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(seeds, sizes, kinds, diversity_weights)
 def test_lazy_is_identical_to_plain(seed, n, kind, weight):
     embeddings, utilities, labelled = pool_of(seed, n, kind)
@@ -236,7 +234,7 @@ def test_lazy_is_identical_to_plain_at_full_steps(kind, weight, labels):
     assert pick.gains.tolist() == gains
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(seeds, st.integers(1, 40), diversity_weights)
 def test_rows_that_tie_at_every_step_are_picked_as_plain_picks_them(seed, n, weight):
     # Rows of unit vectors: all gains that are not 0 are equal, long after the first choices.
@@ -252,7 +250,6 @@ def test_rows_that_tie_at_every_step_are_picked_as_plain_picks_them(seed, n, wei
     assert pick.gains.tolist() == gains
 
 
-@unhurried
 @given(seeds, sizes, kinds, diversity_weights, st.floats(0, 1))
 def test_the_first_picks_of_a_longer_pick_are_the_shorter_pick(seed, n, kind, weight, share):
     embeddings, utilities, labelled = pool_of(seed, n, kind)
@@ -265,7 +262,6 @@ def test_the_first_picks_of_a_longer_pick_are_the_shorter_pick(seed, n, kind, we
     assert longer.gains[:fewer].tolist() == shorter.gains.tolist()
 
 
-@unhurried
 @given(seeds, sizes, kinds, diversity_weights)
 def test_a_full_pick_holds_every_row_once_and_gains_fall(seed, n, kind, weight):
     embeddings, utilities, labelled = pool_of(seed, n, kind)
@@ -277,7 +273,6 @@ def test_a_full_pick_holds_every_row_once_and_gains_fall(seed, n, kind, weight):
     assert (np.diff(falling) <= 0).all()
 
 
-@unhurried
 @given(seeds, sizes, diversity_weights, st.booleans())
 def test_the_pick_follows_its_rows_when_they_change_places(seed, n, weight, with_labels):
     rng = np.random.default_rng(seed)
@@ -289,7 +284,6 @@ def test_the_pick_follows_its_rows_when_they_change_places(seed, n, weight, with
     assert shuffled[moved.indices].tolist() == pick.indices.tolist()
 
 
-@unhurried
 @given(seeds, sizes, diversity_weights)
 def test_the_length_of_a_row_does_not_matter(seed, n, weight):
     rng = np.random.default_rng(seed)
@@ -302,7 +296,6 @@ def test_the_length_of_a_row_does_not_matter(seed, n, weight):
     assert scaled.indices.tolist() == plain.indices.tolist()
 
 
-@unhurried
 @given(seeds, sizes, kinds, diversity_weights)
 def test_a_generator_breaks_ties_in_one_drawn_order(seed, n, kind, weight):
     embeddings, utilities, labelled = pool_of(seed, n, kind)
@@ -445,7 +438,7 @@ def test_a_film_does_not_chain_into_one_group():
     assert len(set(groups.tolist())) == 5  # 0..18, 21..39, 42..60, 63..81, 84..87
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(seeds, st.integers(1, 60), kinds, thresholds, st.sampled_from([2, 5, 40]))
 def test_groups_are_those_of_the_definition(seed, n, kind, threshold, dims):
     embeddings, _, _ = pool_of(seed, n, kind, dims)
@@ -454,7 +447,6 @@ def test_groups_are_those_of_the_definition(seed, n, kind, threshold, dims):
     assert groups.tolist() == groups_plain(embeddings, order.tolist(), threshold)
 
 
-@unhurried
 @given(seeds, st.integers(1, 60), kinds, thresholds)
 def test_groups_keep_what_they_promise(seed, n, kind, threshold):
     embeddings, _, _ = pool_of(seed, n, kind, 40)
@@ -468,7 +460,6 @@ def test_groups_keep_what_they_promise(seed, n, kind, threshold):
     assert (between[~np.eye(len(leaders), dtype=bool)] < threshold).all()
 
 
-@unhurried
 @given(seeds, st.integers(1, 60), kinds, thresholds, st.integers(1, 6))
 def test_whoever_shares_a_key_shares_a_group(seed, n, kind, threshold, films):
     embeddings, _, _ = pool_of(seed, n, kind, 5)
@@ -482,7 +473,6 @@ def test_whoever_shares_a_key_shares_a_group(seed, n, kind, threshold, films):
     assert groups[heads].tolist() == np.array(heads)[alone].tolist()
 
 
-@unhurried
 @given(seeds, kinds, st.sampled_from([0.0, 1e-3, 1.0]))
 def test_a_sketch_never_makes_a_cosine_smaller(seed, kind, outside):
     rng = np.random.default_rng(seed)
@@ -592,7 +582,7 @@ def test_a_generator_orders_equal_utilities():
     assert len(orders) > 1
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(seeds, sizes, kinds, diversity_weights, st.integers(1, 50), st.sampled_from([None, 0.8, 1]))
 def test_a_rank_keeps_what_it_promises(seed, n, kind, weight, limit, threshold):
     embeddings, utilities, labelled = pool_of(seed, n, kind)

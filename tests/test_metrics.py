@@ -25,7 +25,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from backend import metrics
 from backend.errors import ImageError, LabelStudioError
 from backend.images.source import ImageSource
-from backend.jobs.messages import make_huey
 from backend.jobs.queue import JobQueue
 from backend.jobs.runner import run_now
 from backend.label_studio.client import Studio
@@ -195,7 +194,7 @@ def test_silence_of_label_studio_is_counted_as_such(web: WebServer) -> None:
 
 def test_jobs_are_timed_by_how_they_end(settings: Settings, tmp_path: Path) -> None:
     store = Store.from_settings(settings)
-    queue = JobQueue(store, make_huey(tmp_path, ""))
+    queue = JobQueue(store)
 
     def fail(_: object) -> None:
         raise ImageError("no image")

@@ -21,7 +21,6 @@ import pytest
 from structlog.contextvars import bound_contextvars
 
 from backend.jobs.context import JobContext
-from backend.jobs.messages import make_huey
 from backend.jobs.queue import JobQueue
 from backend.jobs.runner import run_now
 from backend.redaction import STRUCK, Redactor
@@ -115,7 +114,7 @@ def test_the_lines_of_a_job_tell_it_and_its_project(settings: Settings, tmp_path
         logging.getLogger("backend.somewhere").info("at work")
 
     store = Store.from_settings(settings)
-    job = run_now(JobQueue(store, make_huey(tmp_path, "")), "poll", 3, None, {"poll": note})
+    job = run_now(JobQueue(store), "poll", 3, None, {"poll": note})
     store.close()
     ours.info("afterwards")
     ours.removeHandler(handler)

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -25,8 +25,6 @@ from backend.uncertainty import (
     margin_sampling,
     score_image,
 )
-
-unhurried = settings(deadline=None)
 
 unit = st.floats(0, 1, allow_subnormal=False)
 boxes = hnp.arrays(np.float64, st.tuples(st.integers(1, 8), st.integers(1, 5)), elements=unit)
@@ -81,7 +79,6 @@ def test_scores_are_never_made_to_sum_to_1():
     assert lowest_confidence(sure_twice) == pytest.approx([0.0])
 
 
-@unhurried
 @given(boxes, measures)
 def test_box_utilities_lie_in_0_to_1(scores, name):
     u = MEASURES[name](scores)
@@ -89,7 +86,6 @@ def test_box_utilities_lie_in_0_to_1(scores, name):
     assert ((u >= 0) & (u <= 1)).all()
 
 
-@unhurried
 @given(boxes, measures, st.randoms(use_true_random=False))
 def test_box_utilities_follow_their_boxes_and_ignore_class_order(scores, name, random):
     rows = random.sample(range(len(scores)), len(scores))
@@ -98,14 +94,12 @@ def test_box_utilities_follow_their_boxes_and_ignore_class_order(scores, name, r
     assert MEASURES[name](scores[rows][:, columns]).tolist() == u[rows].tolist()
 
 
-@unhurried
 @given(boxes, measures)
 def test_a_further_class_at_0_changes_nothing(scores, name):
     wider = np.column_stack([scores, np.zeros(len(scores))])
     assert MEASURES[name](wider).tolist() == MEASURES[name](scores).tolist()
 
 
-@unhurried
 @given(st.integers(0, 64))
 def test_entropy_is_the_same_on_both_sides_of_one_half(step):
     p = step / 64
@@ -166,7 +160,6 @@ def test_a_crowd_does_not_saturate_the_sum():
     assert crowd[0] < crowd[1] < crowd[2] < 1
 
 
-@unhurried
 @given(utilities, aggregations, st.integers(1, 5), st.randoms(use_true_random=False))
 def test_aggregates_lie_in_0_to_1_whatever_the_order(values, aggregation, k, random):
     image = aggregate(values, aggregation=aggregation, k=k)
@@ -175,7 +168,6 @@ def test_aggregates_lie_in_0_to_1_whatever_the_order(values, aggregation, k, ran
     assert aggregate(shuffled, aggregation=aggregation, k=k) == image
 
 
-@unhurried
 @given(utilities, aggregations, st.integers(1, 5), st.data())
 def test_aggregates_never_fall_when_a_box_gets_less_certain(values, aggregation, k, data):
     at = data.draw(st.integers(0, len(values) - 1))
@@ -185,14 +177,12 @@ def test_aggregates_never_fall_when_a_box_gets_less_certain(values, aggregation,
     assert aggregate(raised, aggregation=aggregation, k=k) >= before
 
 
-@unhurried
 @given(utilities, unit, st.sampled_from(["max", "sum", "top-k"]))
 def test_a_further_box_never_makes_an_image_less_useful(values, further, aggregation):
     grown = aggregate([*values, further], aggregation=aggregation)
     assert grown >= aggregate(values, aggregation=aggregation)
 
 
-@unhurried
 @given(utilities, unit)
 def test_the_sum_grows_with_every_doubtful_box(values, further):
     grown = aggregate([*values, further], aggregation="sum")
@@ -232,7 +222,6 @@ def test_an_empty_image_by_hand():
     assert scores.entropy == pytest.approx(1 - 0.4689955935892812 / 6)
 
 
-@unhurried
 @given(boxes, unit, floors, aggregations, st.randoms(use_true_random=False))
 def test_image_scores_lie_in_0_to_1_whatever_the_order(scores, peak, floor, aggregation, random):
     image = score_image(scores, peak_score=peak, floor=floor, aggregation=aggregation)
@@ -241,7 +230,6 @@ def test_image_scores_lie_in_0_to_1_whatever_the_order(scores, peak, floor, aggr
     assert score_image(shuffled, peak_score=peak, floor=floor, aggregation=aggregation) == image
 
 
-@unhurried
 @given(floors, aggregations)
 def test_the_empty_rule_meets_the_boxes_at_the_floor(floor, aggregation):
     empty = score_image(np.empty((0, 1)), peak_score=floor, floor=floor, aggregation=aggregation)
@@ -249,7 +237,6 @@ def test_the_empty_rule_meets_the_boxes_at_the_floor(floor, aggregation):
     assert empty == one_box
 
 
-@unhurried
 @given(floors, unit, unit, aggregations)
 def test_an_empty_image_is_less_certain_the_higher_its_peak(floor, a, b, aggregation):
     lower, higher = sorted([a * floor, b * floor])
@@ -263,7 +250,6 @@ def test_an_empty_image_is_less_certain_the_higher_its_peak(floor, a, b, aggrega
         assert all(c > d for c, d in pairs)
 
 
-@unhurried
 @given(st.floats(0.01, 0.3), st.floats(0.01, 1), aggregations)
 def test_an_empty_image_is_neither_most_nor_least_certain(floor, share, aggregation):
     image = score_image(
@@ -329,7 +315,6 @@ def test_image_scores_are_those_that_are_registered():
     assert fields == ["lowest_confidence", "margin_sampling", "entropy"]
 
 
-@unhurried
 @given(unit)
 def test_flip_undoes_itself(value):
     assert flip(flip(value)) == pytest.approx(value, abs=1e-15)
@@ -359,7 +344,6 @@ weighted = st.dictionaries(
 ).filter(lambda weights: any(weights.values()))
 
 
-@unhurried
 @given(hnp.arrays(np.float64, (3, 6), elements=unit), weighted, st.permutations(range(6)))
 def test_the_combination_is_a_mean_of_each_image(columns, weights, shuffled):
     scores = dict(zip(MEASURES, columns, strict=True))
@@ -439,7 +423,6 @@ def test_text_that_holds_no_weights_is_refused(text, message):
     assert "\n" not in str(refusal.value)
 
 
-@unhurried
 @given(weighted)
 def test_written_weights_are_read_back(weights):
     text = ",".join(f"{name}={weight!r}" for name, weight in weights.items())

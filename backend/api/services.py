@@ -15,7 +15,7 @@ from backend.api.probes import Probe
 from backend.api.readiness import ReadinessCheck
 from backend.api.security.gate import Gate
 from backend.api.security.rate_limits import RateLimits
-from backend.assembly import build_worker, open_queue
+from backend.assembly import build_worker
 from backend.jobs.census import Census, take_census
 from backend.jobs.queue import JobQueue
 from backend.publishing.predict import Predictor
@@ -76,19 +76,19 @@ def open_services(settings: Settings) -> Iterator[Services]:
 
     Raises:
         StoreError: the store cannot be opened.
-        QueueError: the queue's file, or Redis, cannot be used.
+        SettingsError: REDIS_URL is malformed.
     """
+    rates = RateLimits(settings.api_rate, settings.redis_url.get_secret_value())
     store = Store.from_settings(settings)
     keep_model_of("server", settings, store)
     worker = build_worker(settings, store)
     worker.start()
     predictor = Predictor(settings, store, worker)
     keeper = OrderKeeper(settings, store)
-    queue = open_queue(settings, store)
+    queue = JobQueue(store)
     thumbnails = Thumbnails.from_settings(settings, store)
     readiness = ReadinessCheck(settings, store, worker)
     census = Probe("census", lambda: take_census(store), keep_seconds=5.0)
-    rates = RateLimits(settings.api_rate, settings.redis_url.get_secret_value())
     yield Services(
         settings=settings,
         store=store,

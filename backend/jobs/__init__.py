@@ -1,1 +1,1 @@
-"""Jobs that survive: their table is the truth, Huey only carries word that one is due."""
+"""Jobs that survive: their table says what is due, and workers poll it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -25,20 +25,16 @@ class Claim:
         database: where the job is.
         job: as it was when it was claimed.
         owner: the name of this claim.
-        on_end: called with the job's `exclusive` key when the job has ended or was requeued.
 
     Raises:
         JobLost: (from each method) another process has the job by now, or it ended.
         StoreError: (from each method) the database failed.
     """
 
-    def __init__(
-        self, database: Database, job: Job, owner: str, on_end: Callable[[str], None]
-    ) -> None:
+    def __init__(self, database: Database, job: Job, owner: str) -> None:
         self.job = job
         self._database = database
         self._owner = owner
-        self._on_end = on_end
 
     def report(self, progress: JobProgress) -> bool:
         """Renew the lease and store the progress. Returns whether a cancel was requested."""
@@ -60,12 +56,10 @@ class Claim:
             error=error,
             **progress.columns(),
         )
-        self._on_end(self.job.exclusive)
 
     def give_back(self, progress: JobProgress) -> None:
         """Return the job to the queue, this attempt uncounted."""
         self._write(**requeued(), attempts=c.attempts - 1, **progress.columns())
-        self._on_end(self.job.exclusive)
 
     def excuse(self) -> None:
         """Do not count this attempt, should the process end before the job does."""
@@ -82,9 +76,7 @@ class Claim:
         return row.cancel_requested
 
 
-def take(
-    database: Database, on_end: Callable[[str], None], which: ColumnElement[bool], **values: Any
-) -> Claim | None:
+def take(database: Database, which: ColumnElement[bool], **values: Any) -> Claim | None:
     """Claim the one queued job that `which` names, if nothing blocks it; set `values`.
 
     One statement, so that of several processes one gets it. In PostgreSQL two jobs of one
@@ -100,7 +92,7 @@ def take(
     )
     with database.begin() as connection:
         row = connection.execute(claim).first()
-    return None if row is None else Claim(database, job_of(row), owner, on_end)
+    return None if row is None else Claim(database, job_of(row), owner)
 
 
 def running(owner: str) -> dict[str, Any]:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from huey.api import Huey
 from sqlalchemy import ColumnElement, and_, case, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from backend.errors import QueueError, StoreError
 from backend.jobs.claims import Claim, running, stands_in_the_way, take, unblocked
 from backend.jobs.kinds import exclusive_key
-from backend.jobs.messages import Messages
 from backend.jobs.owners import new_owner
 from backend.jobs.records import CANCELLED, DONE, FAILED, QUEUED, RUNNING, Job, JobRecords, job_of
 from backend.jobs.sweeping import Sweeper
@@ -31,19 +29,15 @@ class JobQueue(JobRecords):
 
     Args:
         database: holds the table of jobs, which alone decides.
-        huey: notifies the workers (see `make_huey`); one queue for each Huey.
         lease_seconds: a job whose process was not heard of for so long goes to another one.
 
     Raises:
         StoreError: (from each method) the database failed.
     """
 
-    def __init__(
-        self, database: Database, huey: Huey, *, lease_seconds: float = LEASE_SECONDS
-    ) -> None:
+    def __init__(self, database: Database, *, lease_seconds: float = LEASE_SECONDS) -> None:
         super().__init__(database)
         self._sweeper = Sweeper(database, lease_seconds)
-        self.messages = Messages(huey)
 
     # --- asking for jobs ----------------------------------------------------------------------
 
@@ -75,21 +69,32 @@ class JobQueue(JobRecords):
             if waiting is not None:
                 return waiting
             job = self._insert(values)
-            if job is None:  # another process was quicker
-                continue
-            if delay <= 0:
-                self.messages.send([job.id])
-            return job
+            if job is not None:  # otherwise another process was quicker
+                return job
 
     # --- running them -------------------------------------------------------------------------
 
     def claim(self, job_id: int) -> Claim | None:
         """Claim a job that is due, for this process.
 
-        None when it is not queued any more, not due yet, or another one blocks it: that one's end
-        notifies again.
+        None when it is not queued any more, not due yet, or another one blocks it.
         """
         return self._take(and_(c.id == job_id, c.due_at <= _now()))
+
+    def claim_due(self, limit: int) -> Iterator[Claim]:
+        """Claim up to so many of the jobs that are due and not blocked, the oldest first."""
+        query = (
+            select(c.id)
+            .where(c.state == QUEUED, c.due_at <= _now(), unblocked())
+            .order_by(c.id)
+            .limit(max(limit, 0))
+        )
+        with self._database.begin() as connection:
+            due = connection.execute(query).scalars().all()
+        for job_id in due:
+            claim = self.claim(job_id)
+            if claim is not None:
+                yield claim
 
     def claim_now(
         self, kind: str, project_id: int, payload: Mapping[str, Any] | None = None
@@ -118,12 +123,11 @@ class JobQueue(JobRecords):
             started = {"owner": owner, "attempts": 1, "started_at": values["created_at"]}
             job = self._insert(values | running(owner) | started)
             if job is not None:
-                return Claim(self._database, job, owner, self._tell_waiting)
+                return Claim(self._database, job, owner)
 
     def sweep(self) -> None:
-        """Requeue jobs whose process is gone, and notify of all that are due."""
+        """Requeue jobs whose process is gone."""
         self._sweeper.sweep()
-        self.messages.send(self._startable())
 
     def prune(self, keep_days: float = 30.0, *, kinds: Sequence[str] = ()) -> int:
         """Delete jobs that ended more than so many days ago, of these kinds or any.
@@ -166,7 +170,7 @@ class JobQueue(JobRecords):
 
     def _take(self, which: ColumnElement[bool], **values: Any) -> Claim | None:
         try:
-            return take(self._database, self._tell_waiting, which, **values)
+            return take(self._database, which, **values)
         except StoreError as error:
             if isinstance(error.__cause__, IntegrityError):
                 return None
@@ -186,18 +190,6 @@ class JobQueue(JobRecords):
             f"{job} of project {job.project_id} was interrupted and has to be finished first: "
             f"start a worker, or drop it with `python -m backend jobs --cancel {job.id}`"
         )
-
-    def _startable(self, *where: ColumnElement[bool]) -> tuple[int, ...]:
-        query = (
-            select(c.id)
-            .where(c.state == QUEUED, c.due_at <= _now(), unblocked(), *where)
-            .order_by(c.id)
-        )
-        with self._database.begin() as connection:
-            return tuple(connection.execute(query).scalars())
-
-    def _tell_waiting(self, exclusive: str) -> None:
-        self.messages.send(self._startable(c.exclusive == exclusive))
 
 
 def _new_job(

@@ -119,7 +119,7 @@ def _seconds_left(row: Row[Any]) -> float | None:
 
 
 class JobRecords:
-    """The jobs of one database, to look up and to cancel: what needs no carrier of messages.
+    """The jobs of one database, to look up and to cancel.
 
     Args:
         database: holds the table of jobs.

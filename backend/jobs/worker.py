@@ -1,7 +1,4 @@
-"""The worker: Huey's consumer, which runs jobs on threads of this process until it is stopped.
-
-A timer beside it sweeps, because messages can be lost and workers can be killed.
-"""
+"""The worker: polls the table of jobs, and runs what is due on threads of this process."""
 
 from __future__ import annotations
 
@@ -11,8 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-
-from huey.consumer import Consumer, ConsumerStopped
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from backend.errors import HardestFirstError
 from backend.jobs.queue import JobQueue
@@ -20,14 +16,12 @@ from backend.jobs.runner import Handler, Runner
 
 logger = logging.getLogger(__name__)
 
+POLL_SECONDS = 0.5
 SWEEP_SECONDS = 2.0
 TICK_SECONDS = 5.0
 # Docker kills ten seconds after SIGTERM.
 _STOP_SECONDS = 8.0
-# Huey looks into an idle file as rarely as this. It waits at a Redis, and sleeps only while that
-# is away.
-_POLL_SECONDS = 1.0
-_OUTAGE_SECONDS = 10.0
+_SIGNAL_SECONDS = 0.2
 
 
 def run_worker(
@@ -47,72 +41,80 @@ def run_worker(
         queue: the jobs.
         handlers: kind of job -> what runs it.
         threads: how many jobs run at the same time.
-        on_tick: called about every 5 seconds on the sweep's thread; it should only submit jobs.
+        on_tick: called about every 5 seconds; it should only submit jobs.
     """
-    ending = threading.Event()
     signals: list[int] = []
-    _catch(signals)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda got, _frame: signals.append(got))
     with Runner(handlers) as runner:
-
-        def run(job_id: int) -> None:
-            claim = None if ending.is_set() else queue.claim(job_id)
-            if claim is not None:
-                runner.run(claim)
-
-        queue.messages.deliver_to(run)
-        huey = queue.messages.huey
-        consumer = huey.create_consumer(
-            workers=threads,
-            periodic=False,
-            max_delay=_OUTAGE_SECONDS if huey.storage.blocking else _POLL_SECONDS,
-        )
-        timer = threading.Thread(
-            target=_keep_time, args=(queue, ending, on_tick), name="job-timer", daemon=True
-        )
-        timer.start()
-        _consume(consumer, signals)
-        ending.set()
+        dispatcher = _Dispatcher(queue, runner, threads, on_tick)
+        dispatcher.start()
+        # An event cannot be set from a signal handler: the main thread may hold its lock.
+        while not signals:
+            time.sleep(_SIGNAL_SECONDS)
+        dispatcher.end()
         stuck = runner.stop(_STOP_SECONDS)
     if stuck:
         names = ", ".join(str(job) for job in stuck)
-        logger.warning("%s did not stop within %.0f s; a worker begins anew", names, _STOP_SECONDS)
+        logger.warning("%s did not stop within %.0f s; a worker repeats it", names, _STOP_SECONDS)
         logging.shutdown()
         # Nothing is lost by it, and the interpreter's own end would wait for the handler.
         os._exit(1)
-    timer.join(_STOP_SECONDS)
+    dispatcher.join(_STOP_SECONDS)
 
 
-def _catch(signals: list[int]) -> None:
-    """Have the signals that end a worker noted in a list, and do nothing else."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda got, _frame: signals.append(got))
+class _Dispatcher(threading.Thread):
+    """Claims jobs that are due as threads become free, and sweeps: workers can be killed."""
 
+    def __init__(
+        self, queue: JobQueue, runner: Runner, threads: int, on_tick: Callable[[], None] | None
+    ) -> None:
+        super().__init__(name="job-dispatcher", daemon=True)
+        self._queue = queue
+        self._runner = runner
+        self._threads = threads
+        self._on_tick = on_tick
+        self._next_sweep = self._next_tick = time.monotonic()
+        self._running: set[Future[bool]] = set()
+        self._ending = threading.Event()
+        self._wake = threading.Event()
 
-def _consume(consumer: Consumer, signals: list[int]) -> None:
-    """Huey's own loop, but one signal is like another, and none restarts the process."""
-    consumer.start()
-    _catch(signals)  # again: Huey has set its own
-    checked = time.monotonic()
-    try:
-        while not signals:
-            checked = consumer.loop(checked)
-    except ConsumerStopped:
-        return
-    consumer.stop()
+    def end(self) -> None:
+        """Claim no more jobs."""
+        self._ending.set()
+        self._wake.set()
 
+    def run(self) -> None:
+        """Until `end`."""
+        with ThreadPoolExecutor(self._threads, "job") as pool:
+            while not self._ending.is_set():
+                self._wake.clear()
+                try:
+                    self._keep_time()
+                    self._begin_jobs(pool)
+                except HardestFirstError as error:
+                    logger.warning("the jobs could not be polled: %s", error)
+                except Exception:  # the next time may well succeed, and the worker needs it
+                    logger.exception("the jobs could not be polled")
+                self._wake.wait(POLL_SECONDS)
 
-def _keep_time(
-    queue: JobQueue, ending: threading.Event, on_tick: Callable[[], None] | None
-) -> None:
-    ticked = -TICK_SECONDS
-    while not ending.is_set():
-        try:
-            queue.sweep()
-            if on_tick is not None and time.monotonic() - ticked >= TICK_SECONDS:
-                ticked = time.monotonic()
-                on_tick()
-        except HardestFirstError as error:
-            logger.warning("the sweep of the jobs failed: %s", error)
-        except Exception:  # the next sweep may well succeed, and the worker needs it
-            logger.exception("the sweep of the jobs failed")
-        ending.wait(SWEEP_SECONDS)
+    def _keep_time(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_sweep:
+            self._next_sweep = now + SWEEP_SECONDS
+            self._queue.sweep()
+        if self._on_tick is not None and now >= self._next_tick:
+            self._next_tick = now + TICK_SECONDS
+            self._on_tick()
+
+    def _begin_jobs(self, pool: ThreadPoolExecutor) -> None:
+        self._running = {future for future in self._running if not future.done()}
+        for claim in self._queue.claim_due(self._threads - len(self._running)):
+            future = pool.submit(self._runner.run, claim)
+            self._running.add(future)
+            future.add_done_callback(self._over)
+
+    def _over(self, future: Future[bool]) -> None:
+        if (error := future.exception()) is not None:
+            logger.error("a job ended unexpectedly", exc_info=error)
+        self._wake.set()  # another job may wait for a thread, or for this one's end

@@ -104,7 +104,7 @@ pools = Table(
     Column("tasks", LargeBinary, nullable=False),  # columns, see ranking/pool_store.py
 )
 
-# One row for one job. A message of the queue only says which job is due; the job is here.
+# One row for one job.
 jobs = Table(
     "jobs",
     metadata,

@@ -273,8 +273,8 @@ def _seed_everything(seed: int, epoch: int) -> None:
 
 
 def _write_checkpoint(plan: TrainingPlan, trainer: Any) -> None:
-    # Ultralytics' own checkpoint rounds AdamW's second moments to zero in half precision, after
-    # which a training that goes on takes steps many times too long.
+    # Ultralytics' own checkpoint keeps only the averaged weights, in half precision: a resumed
+    # training would go on from other weights. It is also loaded by unpickling, and may be torn.
     import torch
 
     buffer = io.BytesIO()

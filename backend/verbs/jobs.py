@@ -72,16 +72,16 @@ def forget(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove everything stored here about a project; Label Studio keeps its own data."""
-    from backend.assembly import open_queue
     from backend.jobs.forgetting import forget as forget_project
     from backend.jobs.forgetting import stored_of
+    from backend.jobs.queue import JobQueue
     from backend.store.scores import Store
 
     settings = settings_with()
     store = Store.from_settings(settings)
     try:
         # Jobs whose process is gone must not block it.
-        open_queue(settings, store).sweep()
+        JobQueue(store).sweep()
         stored = stored_of(store, project_id)
         if not stored:
             say(f"nothing is stored of project {project_id}")

@@ -23,10 +23,10 @@ import pytest
 from PIL import Image
 
 from backend.api import services
-from backend.assembly import open_queue
 from backend.detections import Detections
 from backend.images.source import ImageSource
 from backend.jobs.kinds import PUBLISH, SCORE, TRAIN
+from backend.jobs.queue import JobQueue
 from backend.jobs.runner import run_now
 from backend.label_studio.records import TaskRef
 from backend.ranking.pool_store import PoolStore
@@ -137,7 +137,7 @@ def fill(settings: Settings) -> None:
     )
     store.save_publication(live, order)
     RoundStore(store).close(RoundRow(SCORED, 1, 1, state="judged", version="r1-abc", labels=4))
-    queue = open_queue(settings, store)
+    queue = JobQueue(store)
     run_now(queue, PUBLISH, SCORED, None, {PUBLISH: lambda context: {"ranked": len(order)}})
     queue.cancel(queue.submit(SCORE, SCORED).id)
     queue.submit(TRAIN, SCORED)

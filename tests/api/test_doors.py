@@ -29,6 +29,7 @@ from backend.api.security.access import door_of
 from backend.api.security.headers import SecurityHeaders
 from backend.api.security.limits import SMALL_BODY_BYTES, BodyLimits, Door
 from backend.api.security.nesting import nested_too_deep
+from backend.api.security.rate_limits import RateLimits
 from backend.errors import HardestFirstError
 from backend.http_worker import HttpWorker
 from backend.images.source import ImageSource
@@ -436,16 +437,12 @@ def _database_with_a_port_that_is_none(settings: Settings, web: WebServer) -> No
     Store(f"postgresql://me:pw@127.0.0.1:{SECRET}/x")
 
 
-def _redis_that_is_not_there(settings: Settings, web: WebServer) -> None:
-    from backend.jobs.messages import make_huey
-
-    make_huey(settings.data_dir, f"redis://:{SECRET}@127.0.0.1:9/0")
-
-
 def _redis_that_is_none(settings: Settings, web: WebServer) -> None:
-    from backend.jobs.messages import make_huey
+    RateLimits("1/second", f"http://:{SECRET}@127.0.0.1:9/0")
 
-    make_huey(settings.data_dir, f"http://:{SECRET}@127.0.0.1:9/0")
+
+def _redis_with_a_port_that_is_none(settings: Settings, web: WebServer) -> None:
+    RateLimits("1/second", f"redis://:pw@127.0.0.1:{SECRET}/0")
 
 
 def _label_studio_that_refuses_the_token(settings: Settings, web: WebServer) -> None:
@@ -502,8 +499,8 @@ FAILURES = [
     _database_with_a_password_in_its_query,
     _database_with_an_at_in_the_password,
     _database_with_a_port_that_is_none,
-    _redis_that_is_not_there,
     _redis_that_is_none,
+    _redis_with_a_port_that_is_none,
     _label_studio_that_refuses_the_token,
     _label_studio_that_refuses_to_renew_it,
     _label_studio_with_a_password_in_its_address,

@@ -1,4 +1,4 @@
-"""Jobs on both databases, carried by a file or by a real Redis, run by real processes."""
+"""Jobs on both databases, run by real processes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from backend.jobs.messages import make_huey
 from backend.jobs.queue import JobQueue
 from backend.jobs.records import Job
 from backend.store.database import Database
-from tests.redis_server import redis_program, running_redis
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE_SECONDS = 30.0
@@ -30,28 +28,17 @@ def eventually(true: Callable[[], bool], what: str) -> None:
         time.sleep(0.02)
 
 
-@pytest.fixture(scope="session")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    program = redis_program()
-    if program is None:
-        pytest.skip("no Redis server on this machine (Debian: apt-get install redis-server)")
-    with running_redis(program, tmp_path_factory.mktemp("redis"), "pa55word") as url:
-        yield url
-
-
 @dataclass
 class Plant:
-    """One database, one carrier, and the processes that work on them."""
+    """One database, and the processes that work on it."""
 
     folder: Path
     database_url: str
-    redis_url: str = ""
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.database = Database(self.database_url)
-        self.huey = make_huey(self.folder, self.redis_url)
-        self.queue = JobQueue(self.database, self.huey)
+        self.queue = JobQueue(self.database)
 
     @property
     def effects(self) -> list[str]:
@@ -73,7 +60,7 @@ class Plant:
     def _start(self, *role: str) -> subprocess.Popen[str]:
         script = Path(__file__).parent / "toy_worker.py"
         process = subprocess.Popen(
-            [sys.executable, script, self.folder, self.database_url, self.redis_url, *role],
+            [sys.executable, script, self.folder, self.database_url, *role],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stderr=subprocess.PIPE,
@@ -91,7 +78,6 @@ class Plant:
             if process.poll() is None:
                 process.kill()
             process.communicate()
-        self.huey.storage.close()
         self.database.close()
 
 
@@ -109,7 +95,7 @@ def stopped(process: subprocess.Popen[str]) -> int:
 
 @pytest.fixture
 def plant(tmp_path: Path) -> Iterator[Plant]:
-    """SQLite, and a file as the carrier."""
+    """SQLite."""
     made = Plant(tmp_path, f"sqlite:///{tmp_path / 'store.sqlite3'}")
     yield made
     made.close()
@@ -124,17 +110,16 @@ def _empty_postgres(url: str) -> str:
 
 
 @pytest.fixture
-def large_plant(tmp_path: Path, postgres_url: str, redis_url: str) -> Iterator[Plant]:
-    """PostgreSQL, and Redis as the carrier."""
-    made = Plant(tmp_path, _empty_postgres(postgres_url), redis_url)
-    made.huey.flush()
+def large_plant(tmp_path: Path, postgres_url: str) -> Iterator[Plant]:
+    """PostgreSQL."""
+    made = Plant(tmp_path, _empty_postgres(postgres_url))
     yield made
     made.close()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Plant]:
-    """Each of both databases, and a file as the carrier."""
+    """Each of both databases."""
     url = f"sqlite:///{tmp_path / 'store.sqlite3'}"
     if request.param == "postgresql":
         url = _empty_postgres(request.getfixturevalue("postgres_url"))

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
 import pytest
 from sqlalchemy import update
@@ -17,7 +16,6 @@ from sqlalchemy import update
 from backend.errors import QueueError
 from backend.jobs.claims import Claim
 from backend.jobs.kinds import ASSIGN, AUTO_LABEL, PUBLISH, SCORE
-from backend.jobs.messages import make_huey
 from backend.jobs.owners import is_gone, new_owner
 from backend.jobs.queue import JobQueue
 from backend.jobs.records import Job, JobProgress, tail
@@ -55,14 +53,14 @@ def test_an_empty_queue(queue: JobQueue) -> None:
             call(7)
 
 
-def test_a_submitted_job_is_kept_and_told_of(either: Plant) -> None:
+def test_a_submitted_job_is_kept_and_due(either: Plant) -> None:
     job = either.queue.submit("publish", 3, {"strategy": "random"})
     assert (job.state, job.kind, job.project_id) == ("queued", "publish", 3)
     assert (job.payload, job.exclusive) == ({"strategy": "random"}, "3:order")
     assert job.created_at.tzinfo is not None
     assert either.queue.get(job.id) == job
     assert json.loads(json.dumps(job.as_json()))["created_at"] == job.created_at.isoformat()
-    assert either.huey.pending_count() == 1
+    assert [claim.job.id for claim in either.queue.claim_due(9)] == [job.id]
 
 
 def test_a_storm_of_the_same_request_makes_one_job(either: Plant) -> None:
@@ -79,7 +77,6 @@ def test_a_storm_of_the_same_request_makes_one_job(either: Plant) -> None:
     assert len(found) == 20
     assert len(set(found)) == 1
     assert len(either.queue.list()) == 1
-    assert either.huey.pending_count() == 1
     assert either.queue.submit("train", 4).id not in found
     assert either.queue.submit("publish", 3).id not in found
 
@@ -120,7 +117,7 @@ def test_a_job_is_claimed_once(either: Plant) -> None:
     assert sorted(claim.job.id for claim in claims) == [job.id for job in jobs]
 
 
-def test_an_exclusive_key_lets_one_run_and_its_end_tells_the_next(either: Plant) -> None:
+def test_an_exclusive_key_lets_one_run_and_its_end_the_next(either: Plant) -> None:
     queue = either.queue
     kinds = (SCORE, PUBLISH, ASSIGN, AUTO_LABEL)
     keys = [queue.submit(kind, 3).id for kind in kinds]
@@ -138,10 +135,10 @@ def test_an_exclusive_key_lets_one_run_and_its_end_tells_the_next(either: Plant)
         thread.join()
     assert len(claims) == 1
     assert {job.id for job in queue.list(states=["queued"])} == {*keys} - {claims[0].job.id}
-    either.huey.flush()
+    assert list(queue.claim_due(9)) == []
     claims[0].end("done", JobProgress())
-    told = {task.args[0] for task in either.huey.pending()}
-    assert told == {*keys} - {claims[0].job.id}
+    (after,) = queue.claim_due(9)
+    assert after.job.id == min({*keys} - {claims[0].job.id})
 
 
 def test_lists_are_newest_first(queue: JobQueue) -> None:
@@ -204,12 +201,11 @@ def test_a_job_of_a_dead_process_goes_back_at_once(either: Plant) -> None:
     alive, dead = either.queue.submit("a", 3), either.queue.submit("b", 3)
     claimed(either.queue, alive)
     leave_behind(either, dead)
-    either.huey.flush()
     either.queue.sweep()
     assert either.queue.get(alive.id).state == "running"
     assert either.queue.get(dead.id).state == "queued"
-    assert [task.args[0] for task in either.huey.pending()] == [dead.id]
-    assert claimed(either.queue, dead).job.attempts == 2
+    (again,) = either.queue.claim_due(9)
+    assert (again.job.id, again.job.attempts) == (dead.id, 2)
 
 
 def test_the_third_dead_process_fails_the_job(either: Plant) -> None:
@@ -223,9 +219,8 @@ def test_the_third_dead_process_fails_the_job(either: Plant) -> None:
     assert failed.finished_at is not None
 
 
-def test_a_process_elsewhere_is_gone_when_its_heart_stops(either: Plant, tmp_path: Path) -> None:
-    (tmp_path / "other").mkdir()
-    sweeper = JobQueue(either.database, make_huey(tmp_path / "other", ""), lease_seconds=0.3)
+def test_a_process_elsewhere_is_gone_when_its_heart_stops(either: Plant) -> None:
+    sweeper = JobQueue(either.database, lease_seconds=0.3)
     beating, silent = either.queue.submit("a", 3), either.queue.submit("b", 3)
     claims = [claimed(either.queue, job) for job in (beating, silent)]
     with either.database.begin() as connection:
@@ -249,13 +244,14 @@ def test_a_process_elsewhere_is_gone_when_its_heart_stops(either: Plant, tmp_pat
     assert either.queue.get(silent.id).notes == {"version": "hf-3"}
 
 
-def test_lost_messages_are_sent_again_and_no_more_than_once(either: Plant) -> None:
-    due = either.queue.submit("a", 3)
-    either.queue.submit("b", 3, delay=60)
-    either.huey.flush()
-    either.queue.sweep()
-    either.queue.sweep()
-    assert [task.args[0] for task in either.huey.pending()] == [due.id]
+def test_what_is_due_is_claimed_the_oldest_first_and_no_more_than_asked_for(
+    queue: JobQueue,
+) -> None:
+    due = [queue.submit("a", project).id for project in range(4)]
+    queue.submit("b", 3, delay=60)
+    assert list(queue.claim_due(0)) == []
+    assert [claim.job.id for claim in queue.claim_due(3)] == due[:3]
+    assert [claim.job.id for claim in queue.claim_due(3)] == due[3:]
 
 
 def test_only_old_finished_jobs_are_forgotten_and_no_id_comes_back(either: Plant) -> None:

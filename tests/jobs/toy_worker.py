@@ -13,7 +13,6 @@ from typing import Any
 
 from backend.jobs.context import JobContext
 from backend.jobs.kinds import KINDS
-from backend.jobs.messages import make_huey
 from backend.jobs.queue import JobQueue
 from backend.jobs.runner import run_now
 from backend.jobs.worker import run_worker
@@ -70,12 +69,12 @@ HANDLERS = {
 
 def main() -> None:
     logging.basicConfig(level=logging.WARNING)
-    database_url, redis_url, role = sys.argv[2:5]
-    queue = JobQueue(Database(database_url), make_huey(FOLDER, redis_url))
+    database_url, role = sys.argv[2:4]
+    queue = JobQueue(Database(database_url))
     if role == "worker":
         run_worker(queue, HANDLERS, on_tick=lambda: (FOLDER / "ticked").touch())
     else:
-        run_now(queue, sys.argv[5], 3, {}, HANDLERS)
+        run_now(queue, sys.argv[4], 3, {}, HANDLERS)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import pytest
 from backend.errors import QueueError
 from backend.images.cache import ImageCache
 from backend.jobs.forgetting import forget, stored_of
-from backend.jobs.messages import make_huey
 from backend.jobs.queue import JobQueue
 from backend.jobs.records import JobProgress
 from backend.learning.clean_up import KEPT_ROUNDS, clean_up
@@ -51,7 +50,7 @@ def test_a_forgotten_project_leaves_nothing_behind_and_takes_nothing_of_others(
 ) -> None:
     settings = load_settings(data_dir=tmp_path, label_studio_url="http://studio:8080/")
     answers = AnswerStore(store)
-    queue = JobQueue(store, make_huey(tmp_path, ""))
+    queue = JobQueue(store)
     cache = ImageCache(settings.image_cache_dir, 1_000_000)
     # Project 7 shows the images 1 and 2, project 8 the images 2 and 3.
     for project, tasks in ((7, (1, 2)), (8, (2, 3))):

@@ -8,8 +8,9 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from backend.assembly import build_worker_context, open_queue
+from backend.assembly import build_worker_context
 from backend.jobs.kinds import POLL, TRAIN
+from backend.jobs.queue import JobQueue
 from backend.jobs.records import JobProgress
 from backend.jobs.runner import run_now
 from backend.settings import Settings
@@ -37,7 +38,7 @@ def test_the_worker_begins_no_training_that_could_not_be_judged(
     frame_of = dict(zip(task_ids, frames, strict=True))
     command.run("score", project)
     store = command.store
-    queue = open_queue(settings, store)
+    queue = JobQueue(store)
     judges = sorted(AnswerStore(store).held_out(project))
 
     def label(task: int) -> None:
@@ -78,7 +79,7 @@ def test_a_deleted_project_is_left_alone_and_forgotten(
     owner.call("POST", f"/api/tasks/{gone_tasks[0]}/annotations/", json={"result": []})
     owner.call("POST", f"/api/tasks/{kept_tasks[0]}/annotations/", json={"result": []})
     store = command.store
-    queue = open_queue(settings, store)
+    queue = JobQueue(store)
     worker = command.start("worker")
     try:
         for project in (kept, gone):

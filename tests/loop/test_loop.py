@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 import pytest
 
-from backend.assembly import open_queue
 from backend.jobs.queue import JobQueue
 from backend.jobs.records import FAILED, Job
 from backend.label_studio.client import Studio
@@ -108,7 +107,7 @@ def store(looping: Command) -> Iterator[Store]:
 
 @pytest.fixture
 def queue(settings: Settings, store: Store) -> JobQueue:
-    return open_queue(settings, store)
+    return JobQueue(store)
 
 
 def connect(owner: Person, command: Command, project: int, port: int) -> None:

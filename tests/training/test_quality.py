@@ -22,7 +22,7 @@ from backend.training.matching import (
 )
 from backend.training.quality import Interval, Quality, compare, measure
 
-unhurried = settings(deadline=None, max_examples=40)
+forty = settings(max_examples=40)
 seeds = st.integers(0, 2**32 - 1)
 
 LEFT, MIDDLE, RIGHT = [0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]
@@ -185,7 +185,7 @@ def test_only_the_three_hundred_most_confident_boxes_count():
     assert matches.true_positive[:, 0].sum() == 1
 
 
-@unhurried
+@forty
 @given(seeds)
 def test_matches_are_those_of_ultralytics(seed):
     from backend.vision.ultralytics_import import import_ultralytics
@@ -273,7 +273,7 @@ def test_the_mean_is_over_classes_with_truth_and_over_thresholds():
     assert found.per_class["d"] is None
 
 
-@unhurried
+@forty
 @given(seeds, st.integers(1, 40), st.integers(1, 4))
 def test_values_are_those_of_ultralytics(seed, images, classes):
     matches = random_matches(np.random.default_rng(seed), images=images, classes=classes)
@@ -302,7 +302,7 @@ def test_recalls_that_meet_a_level_count_as_in_ultralytics(boxes):
     assert found.map50.value == pytest.approx(ultralytics_ap([matches])[1][0, 0], abs=1e-9)
 
 
-@unhurried
+@forty
 @given(seeds)
 def test_values_do_not_depend_on_the_order_of_images(seed):
     rng = np.random.default_rng(seed)
@@ -324,7 +324,7 @@ def test_values_do_not_depend_on_the_order_of_images(seed):
 # Intervals
 
 
-@unhurried
+@forty
 @given(seeds, st.integers(2, 12))
 def test_a_resample_is_worth_what_ultralytics_says_of_the_images_drawn(seed, images):
     matches = random_matches(np.random.default_rng(seed), images=images, classes=3)

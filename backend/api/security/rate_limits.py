@@ -19,6 +19,8 @@ from redis import ConnectionPool
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from backend.errors import SettingsError
+
 logger = logging.getLogger(__name__)
 
 _FAILURES = parse("30/minute")
@@ -36,7 +38,8 @@ class RateLimits:
         redis_url: the Redis that all servers count in; "": this server counts for itself.
 
     Raises:
-        ValueError: the rate, or the address, is malformed.
+        ValueError: the rate is malformed.
+        SettingsError: the address is.
     """
 
     def __init__(self, rate: str, redis_url: str = "") -> None:
@@ -80,13 +83,19 @@ def _hit(limiter: FixedWindowRateLimiter, rate: RateLimitItem, kind: str, who: s
 
 
 def _redis(url: str) -> RedisStorage:
-    pool = ConnectionPool.from_url(
-        url,
-        # One more try at once: a connection that was kept open may have been closed meanwhile.
-        retry=Retry(NoBackoff(), 1),
-        socket_timeout=_REDIS_SECONDS,
-        socket_connect_timeout=_REDIS_SECONDS,
-    )
+    try:
+        pool = ConnectionPool.from_url(
+            url,
+            # One more try at once: a connection that was kept open may have been closed meanwhile.
+            retry=Retry(NoBackoff(), 1),
+            socket_timeout=_REDIS_SECONDS,
+            socket_connect_timeout=_REDIS_SECONDS,
+        )
+    except ValueError:
+        raise SettingsError(
+            "REDIS_URL is no address of a Redis: give one like redis://:password@host:6379/0, "
+            "or leave it empty; special characters of the password are percent-encoded."
+        ) from None
     return RedisStorage(url, pool, key_prefix="hardest-first", wrap_exceptions=True)
 
 

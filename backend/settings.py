@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from backend.addresses import AllowedHosts
 from backend.errors import ScoreError, SettingsError
-from backend.strategies import DEFAULT_WEIGHTS, Strategy, parse_weights
+from backend.strategies import DEFAULT_WEIGHTS, StrategyName, parse_weights
 
 
 class Settings(BaseSettings):
@@ -67,11 +67,11 @@ class Settings(BaseSettings):
     model_score_threshold: float = Field(
         0.25, ge=0.0, le=1.0, description="Annotators are shown boxes from this confidence on."
     )
-    strategy: Strategy = Field("diverse_uncertainty", description="How the queue is ordered.")
+    strategy: StrategyName = Field("diverse_uncertainty", description="How the queue is ordered.")
     strategy_weights: Annotated[dict[str, float], NoDecode] = Field(
         dict(DEFAULT_WEIGHTS),
-        description="Weights of the three uncertainty scores, as "
-        "lowest_confidence=1,margin_sampling=1,entropy=1.",
+        description="Weights of the uncertainty scores, as "
+        f"{','.join(f'{name}=1' for name in DEFAULT_WEIGHTS)}.",
     )
     diversity_weight: float = Field(
         0.4, ge=0.0, le=1.0, description="0: pure uncertainty order; 1: pure spread."

@@ -9,7 +9,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from backend.errors import ScoreError
 
@@ -22,11 +22,19 @@ class Traits:
         text: one line for people.
         spreads: whether it needs embeddings.
         takes_weight: whether `diversity_weight` changes its order.
+        is_measure: whether it is a measure of `backend/uncertainty.py`.
+        file: where its `order` is, in `backend/ranking/strategies`; "": under its own name.
     """
 
     text: str
     spreads: bool = False
     takes_weight: bool = False
+    is_measure: bool = False
+    file: str = ""
+
+
+def _measure(text: str) -> Traits:
+    return Traits(text, is_measure=True, file="by_score")
 
 
 STRATEGIES: dict[str, Traits] = {
@@ -36,28 +44,30 @@ STRATEGIES: dict[str, Traits] = {
         takes_weight=True,
     ),
     "diversity": Traits("only the spread: farthest first from what is labelled", spreads=True),
-    "combined": Traits("weighted mean of the three uncertainty scores, no spread"),
-    "lowest_confidence": Traits("1 - the best class score of a box, no spread"),
-    "margin_sampling": Traits(
-        "the gap between the best two classes, or class and background, no spread"
+    "combined": Traits("weighted mean of the three uncertainty scores, no spread", file="by_score"),
+    "lowest_confidence": Traits(
+        "1 - the best class score of a box, no spread", is_measure=True, file="by_score"
     ),
-    "entropy": Traits("binary entropy of the best class score, no spread"),
+    "margin_sampling": Traits(
+        "the gap between the best two classes, or class and background, no spread",
+        is_measure=True,
+        file="by_score",
+    ),
+    "entropy": Traits(
+        "binary entropy of the best class score, no spread", is_measure=True, file="by_score"
+    ),
     "random": Traits("a random order, reproducible: the yardstick the others are held against"),
 }
 """Everything that offers, names or describes strategies reads this."""
 
-Strategy = Literal[
-    "diverse_uncertainty",
-    "diversity",
-    "combined",
-    "lowest_confidence",
-    "margin_sampling",
-    "entropy",
-    "random",
-]
+if TYPE_CHECKING:
+    StrategyName = str
+else:
+    StrategyName = Literal[tuple(STRATEGIES)]
+"""The type of settings and parameters that name a strategy: pydantic refuses other names."""
 
 DEFAULT_WEIGHTS: Mapping[str, float] = MappingProxyType(
-    {"lowest_confidence": 1.0, "margin_sampling": 1.0, "entropy": 1.0}
+    {name: 1.0 for name, traits in STRATEGIES.items() if traits.is_measure}
 )
 """The measures of `backend/uncertainty.py`; each counts the same."""
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -133,7 +132,10 @@ MEASURES: Mapping[str, Callable[[ArrayLike], Vector]] = MappingProxyType(
         "entropy": entropy,
     }
 )
-"""The measures of a box by name: (K, C) class scores -> (K,) utilities, higher = more uncertain."""
+"""The measures of a box by name: (K, C) class scores -> (K,) utilities, higher = more uncertain.
+
+A new measure is a function and its name here: scores, strategies' weights and the API follow.
+"""
 
 
 # From the boxes' utilities to the image's
@@ -221,22 +223,11 @@ def flip(value: FloatOrVector) -> FloatOrVector:
     return 1.0 - value
 
 
-@dataclass(frozen=True)
-class ImageScores:
-    """The public scores of one image, each 0 (most uncertain) to 1 (most certain).
+ImageScores = dict[str, float]
+"""The public scores of one image by measure, each 0 (most uncertain) to 1 (most certain).
 
-    Lower = more uncertain, so that sorting by a score in rising order puts the hardest image
-    first.
-
-    Args:
-        lowest_confidence: see the function of that name.
-        margin_sampling: see the function of that name.
-        entropy: see the function of that name.
-    """
-
-    lowest_confidence: float
-    margin_sampling: float
-    entropy: float
+Lower = more uncertain, so that sorting by a score in rising order puts the hardest image first.
+"""
 
 
 def score_image(
@@ -266,15 +257,15 @@ def score_image(
         k: how many boxes `top-k` averages.
 
     Returns:
-        Public scores in 0..1, lower = more uncertain.
+        The public score by each of `MEASURES`, 0..1, lower = more uncertain.
 
     Raises:
         ScoreError: a shape, range, name or k that does not hold.
 
     >>> score_image([[0.5, 0.25], [1.0, 0.0]], peak_score=1.0, floor=0.1, aggregation="max")
-    ImageScores(lowest_confidence=0.5, margin_sampling=0.0, entropy=0.0)
+    {'lowest_confidence': 0.5, 'margin_sampling': 0.0, 'entropy': 0.0}
     >>> score_image(np.empty((0, 2)), peak_score=0.0, floor=0.1)  # certain: nothing in sight
-    ImageScores(lowest_confidence=1.0, margin_sampling=1.0, entropy=1.0)
+    {'lowest_confidence': 1.0, 'margin_sampling': 1.0, 'entropy': 1.0}
     """
     scores = _checked(class_scores)
     if not 0 < floor < 1:
@@ -290,7 +281,7 @@ def score_image(
         name: share * aggregate(measure(boxes), aggregation=aggregation, k=k)
         for name, measure in MEASURES.items()
     }
-    return ImageScores(**{name: float(flip(utility)) for name, utility in utilities.items()})
+    return {name: float(flip(utility)) for name, utility in utilities.items()}
 
 
 # From several scores to one

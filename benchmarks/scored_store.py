@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any
@@ -86,7 +87,7 @@ def _scores(rng: np.random.Generator, hashes: list[str]) -> Iterator[dict[str, A
             "classes": _CLASSES,
             "peak_score": 1.0,
             "detections": packed,
-            **dict(zip(MEASURES, scores, strict=True)),
+            "measures": json.dumps(dict(zip(MEASURES, scores, strict=True))),
             "scored_at": now,
         }
 

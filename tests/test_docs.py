@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -14,8 +14,7 @@ from backend.cli import app
 from backend.doctor.tested_versions import TESTED
 from backend.server import create_app
 from backend.settings import Settings, load_settings
-from backend.strategies import STRATEGIES, Strategy
-from backend.uncertainty import MEASURES
+from backend.strategies import STRATEGIES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -44,15 +43,6 @@ def test_every_setting_stands_in_the_readme_with_its_meaning(name: str) -> None:
 @pytest.mark.parametrize("strategy", list(STRATEGIES))
 def test_every_strategy_stands_in_the_readme(strategy: str) -> None:
     assert STRATEGIES[strategy].text in table_rows(README)[strategy][1]
-
-
-def test_the_type_of_a_strategy_names_each_one() -> None:
-    assert get_args(Strategy) == tuple(STRATEGIES)
-
-
-@pytest.mark.parametrize("measure", list(MEASURES))
-def test_every_measure_is_a_strategy(measure: str) -> None:
-    assert measure in STRATEGIES
 
 
 @pytest.mark.parametrize("version", list(TESTED))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from backend.errors import HardestFirstError
@@ -50,7 +50,7 @@ class OrderReport:
                 "rank": task.rank,
                 "image_id": task.task_id,
                 "uncertainty_score": round(task.uncertainty_score, 6),
-                "scores": {k: round(v, 6) for k, v in asdict(task.scores).items()},
+                "scores": {k: round(v, 6) for k, v in task.scores.items()},
                 "picked_at_random": task.picked_at_random,
                 "thumbnail": self.image_urls.get(task.task_id),
             }

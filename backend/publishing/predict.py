@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from backend.errors import HardestFirstError, LabelConfigError, StoreError
@@ -172,7 +171,7 @@ class Predictor:
         ones.
         """
         weights = self._settings.strategy_weights if live is None else live.strategy_weights
-        scores = {name: [value] for name, value in asdict(scored.scores).items()}
+        scores = {name: [value] for name, value in scored.scores.items()}
         uncertainty = float(combine(scores, weights)[0])
         if live is None:
             return uncertainty

@@ -5,26 +5,24 @@ No model runs here and nothing is fetched: re-ranking for another strategy or we
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from importlib import import_module
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.diversity import rank, rank_represented
-from backend.errors import SettingsError, StoreError
+from backend.errors import StoreError
+from backend.ranking.candidates import Candidates, Embeddings, RankOptions, public_scores
 from backend.selection.embeddings import join_rows, join_views
 from backend.store.encoding import unpack_rows
 from backend.store.scores import IMAGE_VIEW, ScoreColumns, Store
-from backend.strategies import DEFAULT_WEIGHTS, STRATEGIES
-from backend.uncertainty import MEASURES, ImageScores, combine, flip
+from backend.strategies import STRATEGIES
+from backend.uncertainty import ImageScores
 
 _DETECTOR_PREFIX = "detector-"
 
 _IMAGES_AT_ONCE = 4096
-
-Embeddings = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -42,77 +40,16 @@ class RankedTask:
     picked_at_random: bool = False
 
 
-@dataclass(frozen=True)
-class RankOptions:
-    """What decides an order.
+def order_rows(candidates: Candidates) -> NDArray[np.intp]:
+    """(N,) the row numbers of the candidates, first place first, by the strategy of their options.
 
-    `class_weights` counts for the strategies that spread: see `utilities`. `seed` decides only the
-    random strategy. `duplicate_threshold` is the cosine from which images are near-duplicates;
-    None: none are, but those of one sequence.
+    Raises:
+        ScoreError: the embeddings cannot be ranked.
     """
-
-    strategy: str = "diverse_uncertainty"
-    weights: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_WEIGHTS))
-    diversity_weight: float = 0.4
-    limit: int = 500
-    seed: int = 0
-    duplicate_threshold: float | None = 0.95
-    class_weights: bool = True
-
-    def __post_init__(self) -> None:
-        if self.strategy not in STRATEGIES:
-            raise SettingsError(
-                f"STRATEGY {self.strategy!r} is unknown: take one of {', '.join(STRATEGIES)}."
-            )
-
-    @property
-    def spreads(self) -> bool:
-        """Whether this strategy looks at embeddings."""
-        return STRATEGIES[self.strategy].spreads
-
-
-def order_rows(
-    columns: ScoreColumns,
-    options: RankOptions,
-    *,
-    embeddings: Embeddings | None = None,
-    labelled: Embeddings | None = None,
-    represents: NDArray[np.bool_] | None = None,
-) -> NDArray[np.intp]:
-    """(N,) the row numbers of `columns`, first place first.
-
-    Args:
-        columns: the scores of N tasks.
-        options: strategy, weights and limit.
-        embeddings: (N, D) unit rows; needed by the strategies that spread.
-        labelled: (M, D) unit rows of images that are labelled already.
-        represents: (N,) which rows represent their near-duplicates, where that is known: see
-            `find_representatives`.
-    """
-    if options.strategy == "random":
-        return np.random.default_rng(options.seed).permutation(len(columns.task_ids))
-    if not options.spreads:
-        return np.argsort(public_scores(columns, options), kind="stable")
-    if embeddings is None:
-        raise ValueError(f"strategy {options.strategy!r} needs embeddings")
-    weight = options.diversity_weight if STRATEGIES[options.strategy].takes_weight else 1.0
-    if represents is not None:
-        return rank_represented(
-            embeddings,
-            utilities(columns, options),
-            represents,
-            limit=options.limit,
-            diversity_weight=weight,
-            labelled=labelled,
-        )
-    return rank(
-        embeddings,
-        utilities(columns, options),
-        limit=options.limit,
-        diversity_weight=weight,
-        labelled=labelled,
-        duplicate_threshold=options.duplicate_threshold,
-    ).order
+    name = candidates.options.strategy
+    file = import_module(f"backend.ranking.strategies.{STRATEGIES[name].file or name}")
+    order: NDArray[np.intp] = file.order(candidates)
+    return order
 
 
 def rank_tasks(
@@ -123,7 +60,7 @@ def rank_tasks(
     labelled: Embeddings | None = None,
 ) -> list[RankedTask]:
     """All N tasks of `columns`, first place first; see `order_rows`."""
-    order = order_rows(columns, options, embeddings=embeddings, labelled=labelled)
+    order = order_rows(Candidates(columns, options, embeddings, labelled))
     return ranked_tasks(columns.take(order), options)
 
 
@@ -132,7 +69,7 @@ def ranked_tasks(columns: ScoreColumns, options: RankOptions) -> list[RankedTask
     rows = zip(
         columns.task_ids.tolist(),
         public_scores(columns, options).tolist(),
-        *(getattr(columns, name).tolist() for name in MEASURES),
+        *(column.tolist() for column in columns.scores.values()),
         strict=True,
     )
     return [
@@ -140,31 +77,10 @@ def ranked_tasks(columns: ScoreColumns, options: RankOptions) -> list[RankedTask
             rank=place,
             task_id=task_id,
             uncertainty_score=score,
-            scores=ImageScores(**dict(zip(MEASURES, measures, strict=True))),
+            scores=dict(zip(columns.scores, measures, strict=True)),
         )
         for place, (task_id, score, *measures) in enumerate(rows, start=1)
     ]
-
-
-def utilities(columns: ScoreColumns, options: RankOptions) -> NDArray[np.float64]:
-    """(N,) 0..1, higher = more useful: what the strategies that spread start from.
-
-    The combined uncertainty, weighted by class: see `backend.selection.class_weights`.
-    """
-    uncertain = flip(_combined(columns, options))
-    return uncertain * columns.class_weight if options.class_weights else uncertain
-
-
-def public_scores(columns: ScoreColumns, options: RankOptions) -> NDArray[np.float64]:
-    """(N,) 0..1, lower = more uncertain: the strategy's own score, or the combination."""
-    if options.strategy in MEASURES:
-        chosen: NDArray[np.float64] = getattr(columns, options.strategy)
-        return chosen
-    return _combined(columns, options)
-
-
-def _combined(columns: ScoreColumns, options: RankOptions) -> NDArray[np.float64]:
-    return combine({name: getattr(columns, name) for name in MEASURES}, options.weights)
 
 
 def is_whitened(encoder: str) -> bool:

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from backend.errors import BusyError
 from backend.metrics import timed
-from backend.ranking.order import RankOptions, load_embeddings
+from backend.ranking.candidates import RankOptions
+from backend.ranking.order import load_embeddings
 from backend.ranking.pins import Assignments
 from backend.ranking.pool_store import PoolStore, Stamp
 from backend.ranking.ranked_pool import RankedPool

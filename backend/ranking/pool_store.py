@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import func, select
 
-from backend.ranking.order import RankOptions
+from backend.ranking.candidates import RankOptions
 from backend.ranking.ranked_pool import RankedPool
 from backend.store import tables
 from backend.store.database import Database, utc
@@ -59,7 +59,7 @@ class PoolStore:
             self._database.upsert(connection, tables.pools, [row])
 
     def load(self, project_id: int) -> RankedPool | None:
-        """The last ranked pool of a project; None: it was never ranked."""
+        """The last ranked pool of a project; None: it was never ranked by today's measures."""
         query = select(tables.pools).where(tables.pools.c.project_id == project_id)
         with self._database.begin() as connection:
             row = connection.execute(query).first()
@@ -102,23 +102,26 @@ class PoolStore:
 def _pack(pool: RankedPool) -> bytes:
     packed = io.BytesIO()
     columns = pool.columns
-    np.savez(
-        packed,
-        task_ids=columns.task_ids,
-        image_hashes=np.array(columns.image_hashes, dtype="S"),
-        standing=pool.standing,
-        order=pool.order,
-        **{name: getattr(columns, name) for name in (*MEASURES, "class_weight")},
-    )
+    arrays: dict[str, Any] = {
+        "task_ids": columns.task_ids,
+        "image_hashes": np.array(columns.image_hashes, dtype="S"),
+        "standing": pool.standing,
+        "order": pool.order,
+        "class_weight": columns.class_weight,
+        **columns.scores,
+    }
+    np.savez(packed, **arrays)
     return zlib.compress(packed.getvalue(), level=1)
 
 
-def _unpack(row: Any) -> RankedPool:
+def _unpack(row: Any) -> RankedPool | None:
     with np.load(io.BytesIO(zlib.decompress(row.tasks)), allow_pickle=False) as found:
+        if not MEASURES.keys() <= set(found.files):
+            return None
         columns = ScoreColumns(
             task_ids=found["task_ids"],
             image_hashes=tuple([text.decode() for text in found["image_hashes"].tolist()]),
-            **{name: found[name] for name in MEASURES},
+            scores={name: found[name] for name in MEASURES},
             # Pools ranked before there were class weights have none.
             class_weight=found.get("class_weight", np.ones(len(found["task_ids"]))),
         )

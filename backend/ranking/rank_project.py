@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from backend.diversity import find_representatives
 from backend.label_studio.records import TaskRef
 from backend.metrics import timed
+from backend.ranking.candidates import RankOptions, utilities
 from backend.ranking.holdout import is_random_pick
-from backend.ranking.order import RankOptions, is_whitened, load_embeddings, utilities
+from backend.ranking.order import is_whitened, load_embeddings
 from backend.ranking.ranked_pool import RankedPool, TaskRole
 from backend.scoring.scorer import crop_view
 from backend.selection.embeddings import near_duplicate_cosine

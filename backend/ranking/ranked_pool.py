@@ -14,8 +14,9 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.ranking.candidates import Candidates, RankOptions
 from backend.ranking.holdout import deal, shuffled
-from backend.ranking.order import RankedTask, RankOptions, order_rows, ranked_tasks
+from backend.ranking.order import RankedTask, order_rows, ranked_tasks
 from backend.store.scores import ScoreColumns
 
 _ROWS_AT_ONCE = 4096
@@ -74,13 +75,9 @@ class RankedPool:
             rows, known = _as_float32(embeddings, unlabelled), _as_float32(embeddings, labelled)
         ranked = unlabelled
         if len(unlabelled):
-            places = order_rows(
-                self.columns.take(unlabelled),
-                options,
-                embeddings=rows,
-                labelled=known,
-                represents=self.standing[unlabelled] == TaskRole.REPRESENTATIVE,
-            )
+            represents = self.standing[unlabelled] == TaskRole.REPRESENTATIVE
+            columns = self.columns.take(unlabelled)
+            places = order_rows(Candidates(columns, options, rows, known, represents))
             ranked = unlabelled[places]
         dealt = np.searchsorted(
             self.columns.task_ids, shuffled(self.project_id, by_chance.tolist())

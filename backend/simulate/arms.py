@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from backend.diversity import near_duplicate_groups
 from backend.errors import SimulationError
-from backend.ranking.order import RankOptions, rank_tasks
+from backend.ranking.candidates import RankOptions
+from backend.ranking.order import rank_tasks
 from backend.scoring.scorer import CROPS
 from backend.selection.embeddings import near_duplicate_cosine
 from backend.settings import Settings

@@ -276,11 +276,4 @@ def score_columns(
     places: Sequence[int], scores: Sequence[ImageScores], class_weight: Sequence[float]
 ) -> ScoreColumns:
     """The scores of images, given by their places in the pool."""
-    return ScoreColumns(
-        task_ids=np.array(places, dtype=np.int64),
-        image_hashes=tuple(map(str, places)),
-        lowest_confidence=np.array([score.lowest_confidence for score in scores]),
-        margin_sampling=np.array([score.margin_sampling for score in scores]),
-        entropy=np.array([score.entropy for score in scores]),
-        class_weight=np.array(class_weight),
-    )
+    return ScoreColumns.of(places, [str(place) for place in places], scores, class_weight)

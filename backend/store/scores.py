@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, update
 
 from backend.detections import Detections
 from backend.store import tables
 from backend.store.database import Database, utc
 from backend.store.encoding import pack_detections, pack_vector, unpack_detections, unpack_vector
-from backend.uncertainty import ImageScores
+from backend.uncertainty import MEASURES, ImageScores
 
 # SQLite allows 32,766 bound values in a statement; longer id lists are asked for in parts.
 _IDS_PER_QUERY = 10_000
@@ -45,25 +45,38 @@ class ScoredTask:
 class ScoreColumns:
     """The scores of N tasks as columns, without their boxes: what ranking reads.
 
-    The three score arrays are (N,) float64, 0..1, lower = more uncertain. `class_weight`, (N,), is
-    that of `backend.selection.class_weights`: above 0, at most 1, higher = rarer classes.
+    `scores` has an (N,) float64 array for each measure, 0..1, lower = more uncertain.
+    `class_weight`, (N,), is that of `backend.selection.class_weights`: above 0, at most 1, higher =
+    rarer classes.
     """
 
     task_ids: NDArray[np.int64]
     image_hashes: tuple[str, ...]
-    lowest_confidence: NDArray[np.float64]
-    margin_sampling: NDArray[np.float64]
-    entropy: NDArray[np.float64]
+    scores: Mapping[str, NDArray[np.float64]]
     class_weight: NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls,
+        task_ids: Sequence[int],
+        image_hashes: Sequence[str],
+        scores: Sequence[ImageScores],
+        class_weight: Sequence[float],
+    ) -> ScoreColumns:
+        """The columns of N rows."""
+        return cls(
+            np.array(task_ids, dtype=np.int64),
+            tuple(image_hashes),
+            {name: np.array([row[name] for row in scores], dtype=np.float64) for name in MEASURES},
+            np.array(class_weight, dtype=np.float64),
+        )
 
     def take(self, rows: NDArray[np.intp]) -> ScoreColumns:
         """These rows, in this order."""
         return ScoreColumns(
             task_ids=self.task_ids[rows],
             image_hashes=tuple([self.image_hashes[row] for row in rows.tolist()]),
-            lowest_confidence=self.lowest_confidence[rows],
-            margin_sampling=self.margin_sampling[rows],
-            entropy=self.entropy[rows],
+            scores={name: column[rows] for name, column in self.scores.items()},
             class_weight=self.class_weight[rows],
         )
 
@@ -111,9 +124,8 @@ class Store(Database):
 
     def scored_uris(self, project_id: int, detector: str) -> dict[int, str]:
         """Task id -> the image URI it was scored from, for all tasks this detector has scored."""
-        query = select(tables.scores.c.task_id, tables.scores.c.image_uri).where(
-            tables.scores.c.project_id == project_id, tables.scores.c.detector == detector
-        )
+        c = tables.scores.c
+        query = select(c.task_id, c.image_uri).where(*_scored(project_id, detector))
         with self.begin() as connection:
             return _pairs(connection.execute(query))
 
@@ -122,23 +134,19 @@ class Store(Database):
     ) -> ScoreColumns:
         """The scores of those of `task_ids` that this detector has scored, by ascending id."""
         c = tables.scores.c
-        measures = (c.lowest_confidence, c.margin_sampling, c.entropy)
-        columns = (c.task_id, c.image_hash, *measures, c.class_weight)
         wanted = set(task_ids)
         query = (
-            select(*columns)
-            .where(c.project_id == project_id, c.detector == detector)
+            select(c.task_id, c.image_hash, c.measures, c.class_weight)
+            .where(*_scored(project_id, detector))
             .order_by(c.task_id)
         )
         with self.begin() as connection:
             rows = [row for row in connection.execute(query) if row.task_id in wanted]
-        return ScoreColumns(
-            task_ids=np.array([row.task_id for row in rows], dtype=np.int64),
-            image_hashes=tuple(row.image_hash for row in rows),
-            lowest_confidence=np.array([row.lowest_confidence for row in rows], dtype=np.float64),
-            margin_sampling=np.array([row.margin_sampling for row in rows], dtype=np.float64),
-            entropy=np.array([row.entropy for row in rows], dtype=np.float64),
-            class_weight=np.array([row.class_weight for row in rows], dtype=np.float64),
+        return ScoreColumns.of(
+            [row.task_id for row in rows],
+            [row.image_hash for row in rows],
+            json.loads(f"[{','.join(row.measures for row in rows)}]"),
+            [row.class_weight for row in rows],
         )
 
     def scored_tasks(
@@ -150,7 +158,7 @@ class Store(Database):
         with self.begin() as connection:
             for part in _parts(task_ids):
                 query = select(tables.scores).where(
-                    c.project_id == project_id, c.detector == detector, c.task_id.in_(part)
+                    *_scored(project_id, detector), c.task_id.in_(part)
                 )
                 for row in connection.execute(query):
                     found[row.task_id] = _scored_task(row)
@@ -310,6 +318,13 @@ class Store(Database):
             return connection.scalar(query) or 0
 
 
+def _scored(project_id: int, detector: str) -> tuple[ColumnElement[bool], ...]:
+    """Rows with every measure: those from before a measure was added are scored again."""
+    c = tables.scores.c
+    every = (c.measures.contains(f'"{name}"') for name in MEASURES)
+    return (c.project_id == project_id, c.detector == detector, *every)
+
+
 def _score_row(project_id: int, task: ScoredTask, now: datetime) -> dict[str, Any]:
     width, height = task.detections.image_size
     return {
@@ -324,9 +339,7 @@ def _score_row(project_id: int, task: ScoredTask, now: datetime) -> dict[str, An
         "classes": task.detections.class_scores.shape[1],
         "peak_score": float(task.detections.peak_score),
         "detections": pack_detections(task.detections),
-        "lowest_confidence": task.scores.lowest_confidence,
-        "margin_sampling": task.scores.margin_sampling,
-        "entropy": task.scores.entropy,
+        "measures": json.dumps(task.scores),
         "class_weight": task.class_weight,
         "scored_at": now,
     }
@@ -345,11 +358,7 @@ def _scored_task(row: Any) -> ScoredTask:
             peak_score=row.peak_score,
             image_size=(row.width, row.height),
         ),
-        scores=ImageScores(
-            lowest_confidence=row.lowest_confidence,
-            margin_sampling=row.margin_sampling,
-            entropy=row.entropy,
-        ),
+        scores=json.loads(row.measures),
         class_weight=row.class_weight,
     )
 

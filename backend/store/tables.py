@@ -35,9 +35,8 @@ scores = Table(
     Column("peak_score", Float, nullable=False),
     # zlib over float16: boxes (N, 4) relative to the image, then class scores (N, C).
     Column("detections", LargeBinary, nullable=False),
-    Column("lowest_confidence", Float, nullable=False),
-    Column("margin_sampling", Float, nullable=False),
-    Column("entropy", Float, nullable=False),
+    # JSON: the public score by each measure of backend/uncertainty.py.
+    Column("measures", Text, nullable=False),
     # Of its boxes' classes: see backend/selection/class_weights.py. 1: not weighed.
     Column("class_weight", Float, nullable=False, server_default="1"),
     Column("scored_at", DateTime(timezone=True), nullable=False),

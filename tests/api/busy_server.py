@@ -37,7 +37,7 @@ from backend.scoring.scorer import Scorer, crop_view
 from backend.settings import Settings, load_settings
 from backend.store.rounds import RoundRow, RoundStore
 from backend.store.scores import IMAGE_VIEW, Publication, RankRow, ScoredTask, Store
-from backend.uncertainty import ImageScores
+from backend.uncertainty import MEASURES
 from backend.vision.models import Models
 from tests.label_studio.conftest import CONFIG, WebServer, reply
 
@@ -116,7 +116,7 @@ def fill(settings: Settings) -> None:
                 f"{task:064}",
                 DETECTOR,
                 boxes,
-                ImageScores(*rng.random(3).round(2).tolist()),
+                dict(zip(MEASURES, rng.random(3).round(2).tolist(), strict=True)),
             )
             for task in TASKS
         ],

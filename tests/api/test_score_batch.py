@@ -31,7 +31,7 @@ from backend.settings import Settings, load_settings
 from backend.store.annotations import AnswerStore, StoredAnswer
 from backend.store.scores import IMAGE_VIEW, Publication, ScoredTask, Store
 from backend.strategies import STRATEGIES
-from backend.uncertainty import ImageScores
+from backend.uncertainty import MEASURES
 from tests.api.server import Server, served
 from tests.label_studio.conftest import Person, WebServer, reply
 from tests.loop.conftest import (
@@ -109,7 +109,7 @@ def scored(server: Server, settings: Settings) -> Callable[..., Pool]:
                     f"{project}-{task}",
                     DETECTOR,
                     nothing,
-                    ImageScores(*rng.random(3).round(2).tolist()),
+                    dict(zip(MEASURES, rng.random(3).round(2).tolist(), strict=True)),
                 )
                 for task in range(1, tasks + 1)
             ],

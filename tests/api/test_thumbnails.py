@@ -23,7 +23,7 @@ from backend.images.source import ImageSource
 from backend.scoring.thumbnails import FRESH_S, Thumbnails
 from backend.settings import load_settings
 from backend.store.scores import ScoredTask, Store
-from backend.uncertainty import ImageScores
+from backend.uncertainty import MEASURES
 from demo.studio_server import StudioServer
 from tests.api.server import Server, served
 from tests.label_studio.conftest import CONFIG, Person, WebServer, reply
@@ -39,7 +39,7 @@ def picture(width: int, height: int, form: str = "JPEG", colour: str = "teal") -
 
 def scored(task_id: int, uri: str, *, image_hash: str = "a" * 64) -> ScoredTask:
     nothing = Detections(np.zeros((0, 4)), np.zeros((0, 2)), 0.0, (8, 8))
-    return ScoredTask(task_id, uri, image_hash, "detector", nothing, ImageScores(0.5, 0.5, 0.5))
+    return ScoredTask(task_id, uri, image_hash, "detector", nothing, dict.fromkeys(MEASURES, 0.5))
 
 
 @dataclass

@@ -26,7 +26,7 @@ from backend.store import tables
 from backend.store.annotations import AnswerStore, StoredAnswer
 from backend.store.scores import IMAGE_VIEW, ScoredTask, Store
 from backend.strategies import STRATEGIES
-from backend.uncertainty import ImageScores
+from backend.uncertainty import MEASURES
 
 
 def rows_of(count: int, seed: int) -> Any:
@@ -73,7 +73,15 @@ def pool_of(store: Store, tasks: int, encoder: str = "e1") -> Pool:
     store.save_scores(
         7,
         [
-            ScoredTask(task, f"/{task}", f"hash{task}", "d1", nothing, ImageScores(*scores), weight)
+            ScoredTask(
+                task,
+                f"/{task}",
+                f"hash{task}",
+                "d1",
+                nothing,
+                dict(zip(MEASURES, scores, strict=True)),
+                weight,
+            )
             for task, (*scores, weight) in enumerate(measured, start=1)
         ],
     )

@@ -9,6 +9,7 @@ from backend.settings import load_settings
 from backend.simulate.arms import ARMS, PoolView, check_arms, crops_of, fixed_order, order_by_model
 from backend.store.scores import ScoreColumns
 from backend.strategies import STRATEGIES
+from backend.uncertainty import MEASURES
 
 BY_MODEL = [arm for arm in ARMS if not arm.startswith("random")]
 
@@ -24,7 +25,9 @@ def view(
     column = np.array(scores, dtype=np.float64)
     places = np.arange(10, 10 + len(scores))
     weights = np.ones(len(scores)) if class_weight is None else np.array(class_weight)
-    columns = ScoreColumns(places, tuple(map(str, places)), column, column, column, weights)
+    columns = ScoreColumns(
+        places, tuple(map(str, places)), dict.fromkeys(MEASURES, column), weights
+    )
     embeddings = np.eye(max(1, len(scores)), dtype=np.float32)[: len(scores)]
     return PoolView(
         columns,

@@ -44,11 +44,10 @@ def test_its_order_is_the_one_that_is_served(older: Store) -> None:
 
 def test_its_scores_and_embeddings_are_read(older: Store) -> None:
     found = older.scored_tasks(PROJECT, "d1", [1, 2, 3])
-    assert {task_id: task.scores.entropy for task_id, task in found.items()} == {
-        1: 0.5,
-        2: 0.9,
-        3: 0.1,
-    }
+    assert [found[task].scores for task in (1, 2, 3)] == [
+        {"lowest_confidence": 0.25, "margin_sampling": 0.75, "entropy": entropy}
+        for entropy in (0.5, 0.9, 0.1)
+    ]
     assert len(found[1].detections) == len(scored(1).detections)
     assert older.class_names("d1") == ("bolt", "nut")
     assert older.embedded("e1", "image", ["hash1", "hash9"]) == {"hash1"}

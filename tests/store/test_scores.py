@@ -14,7 +14,7 @@ import pytest
 from backend.detections import Detections
 from backend.errors import StoreError
 from backend.store.scores import Publication, RankRow, ScoredTask, Store
-from backend.uncertainty import ImageScores
+from backend.uncertainty import MEASURES, ImageScores
 
 
 def scored(
@@ -63,7 +63,7 @@ def test_scores_come_back_with_boxes_within_the_stated_precision(store: Store) -
 
 def test_an_image_without_boxes_keeps_its_peak(store: Store) -> None:
     empty = Detections(np.zeros((0, 4)), np.zeros((0, 3)), 0.03, (64, 48))
-    task = ScoredTask(5, "uri", "h", "d1", empty, ImageScores(1.0, 1.0, 1.0))
+    task = ScoredTask(5, "uri", "h", "d1", empty, dict.fromkeys(MEASURES, 1.0))
     store.save_scores(7, [task])
     found = store.scored_tasks(7, "d1", [5])[5].detections
     assert (len(found), found.class_scores.shape, found.image_size) == (0, (0, 3), (64, 48))
@@ -74,17 +74,28 @@ def test_scoring_again_replaces_and_other_projects_and_detectors_stand(store: St
     store.save_scores(7, [scored(1), scored(1, detector="d2")])
     store.save_scores(8, [scored(1)])
     store.save_scores(7, [scored(1, entropy=0.125)])
-    assert store.score_columns(7, "d1", [1]).entropy.tolist() == [0.125]
-    assert store.score_columns(7, "d2", [1]).entropy.tolist() == [0.5]
-    assert store.score_columns(8, "d1", [1]).entropy.tolist() == [0.5]
+    assert store.score_columns(7, "d1", [1]).scores["entropy"].tolist() == [0.125]
+    assert store.score_columns(7, "d2", [1]).scores["entropy"].tolist() == [0.5]
+    assert store.score_columns(8, "d1", [1]).scores["entropy"].tolist() == [0.5]
     store.drop_scores(7, ["d1"])
     assert store.scored_uris(7, "d2") == {}
     assert store.scored_uris(7, "d1") == {1: "/data/upload/1.jpg"}
 
 
+def test_what_was_scored_before_a_measure_was_added_is_scored_again(store: Store) -> None:
+    old = scored(1)
+    del old.scores["entropy"]
+    store.save_scores(7, [old, scored(2)])
+    assert store.scored_uris(7, "d1") == {2: "/data/upload/2.jpg"}
+    assert store.score_columns(7, "d1", [1, 2]).task_ids.tolist() == [2]
+    assert list(store.scored_tasks(7, "d1", [1, 2])) == [2]
+    store.save_scores(7, [scored(1)])
+    assert store.score_columns(7, "d1", [1, 2]).task_ids.tolist() == [1, 2]
+
+
 def test_of_two_scores_of_a_task_in_one_batch_the_last_counts(store: Store) -> None:
     store.save_scores(7, [scored(1), scored(2), scored(1, entropy=0.125)])
-    assert store.score_columns(7, "d1", [1, 2]).entropy.tolist() == [0.125, 0.5]
+    assert store.score_columns(7, "d1", [1, 2]).scores["entropy"].tolist() == [0.125, 0.5]
 
 
 def test_columns_are_by_ascending_id_and_only_those_asked_for(store: Store) -> None:

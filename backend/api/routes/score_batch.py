@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import datetime, timezone
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, status
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, create_model
 
 from backend.api.first_scoring import first_scoring
 from backend.api.parameters import ProjectQuery, refusals
@@ -19,7 +18,8 @@ from backend.api.services import Services, ServicesDep
 from backend.jobs.records import DONE, Job
 from backend.ranking.order import RankedTask
 from backend.ranking.pool_cache import FreshPool
-from backend.strategies import Strategy
+from backend.strategies import StrategyName
+from backend.uncertainty import MEASURES
 
 router = APIRouter(tags=["queue"])
 
@@ -28,12 +28,14 @@ _DECIMALS = 6
 Score = Annotated[float, Field(ge=0, le=1)]
 
 
-class Measures(BaseModel):
-    """The three uncertainty scores of an image, each 0..1, lower = more uncertain."""
-
-    lowest_confidence: Score
-    margin_sampling: Score
-    entropy: Score
+if TYPE_CHECKING:
+    Measures = BaseModel
+else:
+    Measures = create_model(
+        "Measures",
+        __doc__="The uncertainty scores of an image by measure, each 0..1, lower = more uncertain.",
+        **dict.fromkeys(MEASURES, Score),
+    )
 
 
 class QueuedImage(BaseModel):
@@ -87,7 +89,8 @@ def score_batch(
     services: ServicesDep,
     caller: Reader,
     strategy: Annotated[
-        Strategy | None, Query(description="How to order; without it, as the last order was made.")
+        StrategyName | None,
+        Query(description="How to order; without it, as the last order was made."),
     ] = None,
     limit: Annotated[
         int, Query(ge=1, le=10_000, description="How many: the first of the order.")
@@ -154,7 +157,7 @@ def _batch(services: Services, found: FreshPool, images: list[QueuedImage]) -> S
 
 
 def _image(task: RankedTask, base: str) -> QueuedImage:
-    scores = {name: round(score, _DECIMALS) for name, score in asdict(task.scores).items()}
+    scores = {name: round(score, _DECIMALS) for name, score in task.scores.items()}
     return QueuedImage(
         image_id=task.task_id,
         uncertainty_score=round(task.uncertainty_score, _DECIMALS),

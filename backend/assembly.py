@@ -7,12 +7,12 @@ from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 
 from backend.jobs.handlers import WorkerContext
-from backend.jobs.queue import JobQueue
 from backend.label_studio.client import Studio
 from backend.publishing.predict import Predictor
 from backend.scoring.batching import ScoringWorker
 from backend.scoring.models import Scorers
 from backend.settings import Settings, load_settings
+from backend.store.job_queue import JobQueue
 from backend.store.scores import Store
 
 

@@ -59,7 +59,7 @@ class BusyError(HardestFirstError):
 
 
 class QueueError(HardestFirstError):
-    """Jobs cannot be carried to a worker, or a running one stands in the way of another."""
+    """There is no such job, or a running one blocks another."""
 
 
 class TrainingError(HardestFirstError):
@@ -88,3 +88,23 @@ class AccessError(LabelStudioError):
 
 class PublishError(LabelStudioError):
     """An order could not be published. The old order still stands."""
+
+
+# Why a running job has to stop. No errors to show, and no `Exception`: a handler that goes on past
+# one bad image must not go on past these.
+
+
+class JobStopped(BaseException):
+    """The root: catch it only to clean up, and raise it again."""
+
+
+class JobCancelled(JobStopped):
+    """The job was cancelled."""
+
+
+class JobInterrupted(JobStopped):
+    """The worker is shutting down; the job goes back to the queue."""
+
+
+class JobLost(JobStopped):
+    """The job was given to another process, because this one was not heard of for too long."""

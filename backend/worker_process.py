@@ -10,8 +10,8 @@ from prometheus_client import start_http_server
 
 from backend.assembly import build_worker_context
 from backend.errors import SettingsError
+from backend.job_kinds import CLEAN_UP, POLL
 from backend.jobs.handlers import WorkerContext
-from backend.jobs.kinds import CLEAN_UP, POLL
 from backend.jobs.worker import run_worker
 from backend.metrics import registry_with
 from backend.scoring.serving_model import keep_model_of

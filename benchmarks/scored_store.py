@@ -13,8 +13,8 @@ from sqlalchemy import Table, insert
 
 from backend.detections import Detections
 from backend.label_studio.records import TaskRef
-from backend.ranking.pool_store import PoolStore
 from backend.ranking.rank_project import Pool, PoolRanker
+from backend.ranking.ranked_pool import save_pool
 from backend.scoring.scorer import crop_view
 from backend.settings import Settings
 from backend.store import tables
@@ -59,7 +59,7 @@ def fill(settings: Settings, tasks: int, data: str) -> float:
     refs = [TaskRef(id=task) for task in range(1, tasks + 1)]
     pool = Pool(PROJECT, refs, DETECTOR, ENCODER)
     seconds, ranked = timed(lambda: PoolRanker(settings, store).rank(pool))
-    PoolStore(store).save(ranked)
+    save_pool(store, ranked)
     store.close()
     return float(seconds)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from backend.jobs.queue import JobQueue
-from backend.jobs.records import FAILED, RUNNING
+from backend.store.job_queue import JobQueue
+from backend.store.jobs import FAILED, RUNNING
 from backend.store.rounds import RoundStore
 from backend.store.scores import Store
 from backend.verbs.console import errors, note

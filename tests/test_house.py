@@ -27,10 +27,7 @@ ARROWS = {
     "learning": ("images", "label_studio", "scoring", "store", "training", "vision"),
     "doctor": ("images", "label_studio", "scoring", "store", "vision"),
     "simulate": ("ranking", "scoring", "selection", "store", "training", "vision"),
-    "jobs": (
-        *("images", "label_studio", "learning", "publishing", "ranking", "scoring", "store"),
-        "vision",
-    ),
+    "jobs": (*("images", "label_studio", "learning", "publishing", "scoring", "store", "vision"),),
     "api": (
         *("assembly", "jobs", "label_studio", "learning", "publishing", "ranking", "scoring"),
         *("store", "training"),
@@ -85,6 +82,12 @@ def test_arrows_are_those_that_are_drawn(room: str) -> None:
 def test_models_are_run_by_vision_and_training(room: str) -> None:
     for path in (BACKEND / room).rglob("*.py"):
         assert not {name[0] for name in imports_of(path)} & HEAVY, path
+
+
+@pytest.mark.parametrize("room", sorted(set(ARROWS) - {"store"}))
+def test_sql_is_in_the_store_alone(room: str) -> None:
+    for path in (BACKEND / room).rglob("*.py"):
+        assert "sqlalchemy" not in {name[0] for name in imports_of(path)}, path
 
 
 def test_a_plain_file_imports_no_room() -> None:

@@ -25,12 +25,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from backend import metrics
 from backend.errors import ImageError, LabelStudioError
 from backend.images.source import ImageSource
-from backend.jobs.queue import JobQueue
 from backend.jobs.runner import run_now
 from backend.label_studio.client import Studio
 from backend.label_studio.records import TaskRef
 from backend.scoring.models import Scorers
 from backend.settings import Settings, load_settings
+from backend.store.job_queue import JobQueue
 from backend.store.scores import Store
 from demo.project import label_config
 from demo.scene import CLASSES, generate

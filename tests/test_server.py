@@ -12,9 +12,9 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from backend.jobs.queue import JobQueue
 from backend.server import create_app
 from backend.settings import Settings, load_settings
+from backend.store.job_queue import JobQueue
 from backend.store.scores import Publication, RankRow, Store
 from demo.project import label_config
 from demo.scene import CLASSES, generate

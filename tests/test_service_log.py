@@ -21,11 +21,11 @@ import pytest
 from structlog.contextvars import bound_contextvars
 
 from backend.jobs.context import JobContext
-from backend.jobs.queue import JobQueue
 from backend.jobs.runner import run_now
 from backend.redaction import STRUCK, Redactor
 from backend.service_log import log_as_service, make_handler
 from backend.settings import Settings, load_settings
+from backend.store.job_queue import JobQueue
 from backend.store.scores import Store
 from demo.studio_server import free_port
 

@@ -10,9 +10,9 @@ from fastapi import HTTPException, status
 from backend.api.existence import check_exists
 from backend.api.security.access import Caller
 from backend.api.services import Services
-from backend.jobs.kinds import PUBLISH, SCORE
-from backend.jobs.queue import JobQueue
-from backend.jobs.records import FAILED, QUEUED, RUNNING, Job
+from backend.job_kinds import PUBLISH, SCORE
+from backend.store.job_queue import JobQueue
+from backend.store.jobs import FAILED, QUEUED, RUNNING, Job
 
 # How long a caller waits for a new job before it gets 202.
 _WAIT_S = 1.5

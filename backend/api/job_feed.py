@@ -9,8 +9,8 @@ from dataclasses import replace
 from weakref import WeakValueDictionary
 
 from backend.errors import HardestFirstError
-from backend.jobs.queue import JobQueue
-from backend.jobs.records import QUEUED, RUNNING, Job
+from backend.store.job_queue import JobQueue
+from backend.store.jobs import QUEUED, RUNNING, Job
 
 logger = logging.getLogger(__name__)
 

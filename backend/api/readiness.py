@@ -6,14 +6,12 @@ import asyncio
 import logging
 
 from pydantic import BaseModel
-from sqlalchemy import select
 
 from backend.api.probes import Probe
 from backend.errors import AccessError, HardestFirstError, StoreError, UnreachableError
 from backend.label_studio.client import Studio
 from backend.scoring.batching import ScoringWorker
 from backend.settings import Settings
-from backend.store import tables
 from backend.store.database import Database
 
 logger = logging.getLogger(__name__)
@@ -70,8 +68,7 @@ class ReadinessCheck:
 
     def _look_at_store(self) -> Check:
         try:
-            with self._store.begin() as connection:
-                connection.execute(select(tables.kept.c.name).limit(1)).all()
+            self._store.check()
         except StoreError as error:
             logger.warning("not ready: %s", error)
             return Check(

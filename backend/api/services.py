@@ -16,8 +16,6 @@ from backend.api.readiness import ReadinessCheck
 from backend.api.security.gate import Gate
 from backend.api.security.rate_limits import RateLimits
 from backend.assembly import build_worker
-from backend.jobs.census import Census, take_census
-from backend.jobs.queue import JobQueue
 from backend.publishing.predict import Predictor
 from backend.publishing.restore import OrderKeeper
 from backend.ranking.pool_cache import PoolMemory
@@ -26,6 +24,8 @@ from backend.scoring.serving_model import keep_model_of
 from backend.scoring.thumbnails import Thumbnails
 from backend.settings import Settings
 from backend.store.api_keys import KeyStore
+from backend.store.census import Census, take_census
+from backend.store.job_queue import JobQueue
 from backend.store.scores import Store
 from backend.store.webhook_secret import webhook_secret
 

@@ -9,11 +9,10 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
-from backend.errors import StoreError
-from backend.jobs.claims import Claim
-from backend.jobs.records import Job, JobProgress, cut, tail
-from backend.jobs.stopping import JobCancelled, JobInterrupted, JobLost
+from backend.errors import JobCancelled, JobInterrupted, JobLost, StoreError
 from backend.progress import Progress
+from backend.store.job_claims import Claim
+from backend.store.jobs import Job, JobProgress, cut, tail
 
 logger = logging.getLogger(__name__)
 

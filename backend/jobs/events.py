@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from backend.jobs.kinds import POLL, TRAIN
-from backend.jobs.queue import JobQueue
+from backend.job_kinds import POLL, TRAIN
 from backend.label_studio.protocol import START_TRAINING
 from backend.label_studio.webhooks import ACTIONS
+from backend.store.job_queue import JobQueue
 
 _SETTLING_SECONDS = 2.0
 

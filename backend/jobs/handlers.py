@@ -9,18 +9,8 @@ from functools import partial
 from typing import Any
 
 from backend.errors import TrainingError
+from backend.job_kinds import CLEAN_UP, KINDS, POLL, PUBLISH, TRAIN
 from backend.jobs.context import JobContext
-from backend.jobs.kinds import (
-    ASSIGN,
-    AUTO_LABEL,
-    CLEAN_UP,
-    POLL,
-    PUBLISH,
-    SCORE,
-    TRAIN,
-)
-from backend.jobs.queue import JobQueue
-from backend.jobs.records import DONE, FAILED, Job
 from backend.jobs.runner import Handler
 from backend.jobs.watch import Watch
 from backend.label_studio.client import Studio
@@ -37,6 +27,8 @@ from backend.publishing.score_and_publish import OrderMaker
 from backend.scoring.models import Scorers
 from backend.settings import Settings
 from backend.store.annotations import AnswerStore
+from backend.store.job_queue import JobQueue
+from backend.store.jobs import DONE, FAILED, Job
 from backend.store.scores import Store
 
 logger = logging.getLogger(__name__)
@@ -56,6 +48,8 @@ class WorkerContext:
         store: what is kept.
         scorers: the models.
         queue: the jobs.
+        on_report: is given the whole report of a score or publish job; its result holds only the
+            counts.
     """
 
     settings: Settings
@@ -63,29 +57,21 @@ class WorkerContext:
     store: Store
     scorers: Scorers
     queue: JobQueue
+    on_report: Callable[[OrderReport], None] = lambda report: None
 
-    def handlers(
-        self, on_report: Callable[[OrderReport], None] = lambda report: None
-    ) -> dict[str, Handler]:
-        """Kind of job -> what runs it.
+    def handlers(self) -> dict[str, Handler]:
+        """Kind of job -> what runs it: the method of its name."""
+        return {kind: getattr(self, kind.replace("-", "_")) for kind in KINDS}
 
-        Args:
-            on_report: is given the whole report of a score or publish job; its result holds
-                only the counts.
-        """
-        return {
-            SCORE: lambda context: self._order(context, on_report, publish=False),
-            PUBLISH: lambda context: self._order(context, on_report, publish=True),
-            ASSIGN: self._assign,
-            TRAIN: self._train,
-            AUTO_LABEL: self._auto_label,
-            POLL: self._poll,
-            CLEAN_UP: self._clean_up,
-        }
+    def score(self, context: JobContext) -> dict[str, Any]:
+        """Score and rank the tasks; nothing changes in Label Studio."""
+        return self._order(context, publish=False)
 
-    def _order(
-        self, context: JobContext, on_report: Callable[[OrderReport], None], *, publish: bool
-    ) -> dict[str, Any]:
+    def publish(self, context: JobContext) -> dict[str, Any]:
+        """Score, rank, and have Label Studio serve the order."""
+        return self._order(context, publish=True)
+
+    def _order(self, context: JobContext, *, publish: bool) -> dict[str, Any]:
         settings = self.settings.model_copy(update=dict(context.job.payload))
         orders = OrderMaker(settings, self.studio, self.store, self.scorers, hold=context.hold)
         report = orders.run(
@@ -104,10 +90,11 @@ class WorkerContext:
             AnswerStore(self.store).watch(context.job.project_id)
             # For what changed while the order was made.
             self.queue.submit(POLL, context.job.project_id)
-        on_report(report)
+        self.on_report(report)
         return report.counts()
 
-    def _assign(self, context: JobContext) -> dict[str, Any]:
+    def assign(self, context: JobContext) -> dict[str, Any]:
+        """Send the order again with the pinned tasks first."""
         reordered = Reorderer(self.settings, self.studio, self.store, hold=context.hold).run(
             context.job.project_id,
             done_before=str(context.notes.get("version", "")),
@@ -118,7 +105,8 @@ class WorkerContext:
         self.queue.submit(POLL, context.job.project_id)
         return asdict(reordered)
 
-    def _train(self, context: JobContext) -> dict[str, Any]:
+    def train(self, context: JobContext) -> dict[str, Any]:
+        """Train on the annotations, evaluate, and promote the model if it is no worse."""
         project_id = context.job.project_id
         if "answered" not in context.notes:
             answers = AnswerStore(self.store)
@@ -155,7 +143,8 @@ class WorkerContext:
         if reason:
             raise TrainingError(reason)
 
-    def _auto_label(self, context: JobContext) -> dict[str, Any]:
+    def auto_label(self, context: JobContext) -> dict[str, Any]:
+        """Pre-annotate the unlabelled tasks that have no prediction."""
         done = prelabel(
             self.settings,
             self.studio,
@@ -169,7 +158,8 @@ class WorkerContext:
         )
         return asdict(done)
 
-    def _poll(self, context: JobContext) -> dict[str, Any]:
+    def poll(self, context: JobContext) -> dict[str, Any]:
+        """Read new annotations, and ask for the jobs that are due."""
         project_id = context.job.project_id
         last = next(iter(self.queue.list(project_id, (DONE, FAILED), limit=1, kinds=(POLL,))), None)
         watch = Watch(self.settings, self.studio, self.store, self.queue)
@@ -202,7 +192,8 @@ class WorkerContext:
                 *(project_id, project_id),
             )
 
-    def _clean_up(self, context: JobContext) -> dict[str, Any]:
+    def clean_up(self, context: JobContext) -> dict[str, Any]:
+        """Remove files and jobs that nobody needs any more."""
         busy = {job.id for job in self.queue.list(context.job.project_id, ("queued", "running"))}
         removed = clean_up(self.settings, self.store, context.job.project_id, busy_jobs=busy)
         # Polls come every minute, and nobody asks for old ones.

@@ -14,15 +14,21 @@ from typing import Any
 from structlog.contextvars import bound_contextvars
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
-from backend.errors import HardestFirstError, QueueError, StoreError
-from backend.jobs.claims import Claim
+from backend.errors import (
+    HardestFirstError,
+    JobCancelled,
+    JobInterrupted,
+    JobLost,
+    QueueError,
+    StoreError,
+)
+from backend.job_kinds import POLL
 from backend.jobs.context import JobContext
-from backend.jobs.kinds import POLL
-from backend.jobs.queue import JobQueue
-from backend.jobs.records import CANCELLED, DONE, FAILED, QUEUED, Job, cut
-from backend.jobs.stopping import JobCancelled, JobInterrupted, JobLost
 from backend.metrics import JOB_SECONDS
 from backend.progress import Progress
+from backend.store.job_claims import Claim
+from backend.store.job_queue import JobQueue
+from backend.store.jobs import CANCELLED, DONE, FAILED, QUEUED, Job, cut
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,8 @@ from datetime import datetime, timezone
 from functools import partial
 from http import HTTPStatus
 
+from backend.job_kinds import PUBLISH, TRAIN
 from backend.jobs.due import Situation, publish_is_due, training_is_due
-from backend.jobs.kinds import PUBLISH, TRAIN
-from backend.jobs.queue import JobQueue
-from backend.jobs.records import DONE, QUEUED, RUNNING
 from backend.label_studio.client import Studio
 from backend.label_studio.publish import restore_order
 from backend.label_studio.records import ProjectInfo
@@ -22,6 +20,8 @@ from backend.progress import Progress
 from backend.publishing.live_queue import adopt_published, config_hash
 from backend.settings import Settings
 from backend.store.annotations import AnswerStore
+from backend.store.job_queue import JobQueue
+from backend.store.jobs import DONE, QUEUED, RUNNING
 from backend.store.rounds import RoundStore
 from backend.store.scores import Publication, Store
 from backend.store.webhook_secret import webhook_secret

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from backend.errors import HardestFirstError
-from backend.jobs.queue import JobQueue
 from backend.jobs.runner import Handler, Runner
+from backend.store.job_queue import JobQueue
 
 logger = logging.getLogger(__name__)
 

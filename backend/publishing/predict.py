@@ -13,9 +13,9 @@ from backend.label_studio.protocol import is_number
 from backend.label_studio.records import TaskRef
 from backend.label_studio.results import to_results
 from backend.label_studio.versions import UNPUBLISHED
-from backend.ranking.pins import Assignments
 from backend.scoring.batching import ScoringWorker
 from backend.settings import Settings
+from backend.store.pins import Assignments
 from backend.store.rounds import RoundStore
 from backend.store.scores import Publication, ScoredTask, Store
 from backend.uncertainty import combine

@@ -13,10 +13,9 @@ from backend.label_studio.label_map import LabelMap
 from backend.progress import Progress
 from backend.publishing.live_queue import adopt_published
 from backend.publishing.send import Draft, OrderSender, new_publication, renewed
-from backend.ranking.pins import Assignment, Assignments, with_pins_first
-from backend.ranking.pool_store import PoolStore
-from backend.ranking.ranked_pool import RankedPool
+from backend.ranking.ranked_pool import RankedPool, load_pool
 from backend.settings import Settings
+from backend.store.pins import Assignment, Assignments, with_pins_first
 from backend.store.scores import Publication, RankRow, Store
 
 
@@ -59,7 +58,6 @@ class Reorderer:
         self._studio = studio
         self._store = store
         self._assignments = Assignments(store)
-        self._pools = PoolStore(store)
         self._sender = OrderSender(
             studio, store, threshold=settings.model_score_threshold, hold=hold
         )
@@ -92,7 +90,7 @@ class Reorderer:
         assignment = self._assignments.of(project_id)
         tasks = list(self._studio.tasks(project_id))
         first = assignment.open(tasks)
-        live, pool = self._store.publication(project_id), self._pools.load(project_id)
+        live, pool = self._store.publication(project_id), load_pool(self._store, project_id)
         if live is not None and done_before == project.model_version == live.model_version:
             return Reordered(live.model_version, live.ranked, len(first))
         unlabelled = {task.id for task in tasks if not task.is_labeled}

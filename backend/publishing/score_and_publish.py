@@ -21,14 +21,14 @@ from backend.publishing.live_queue import (
 )
 from backend.publishing.send import Draft, OrderSender, Sent, new_publication
 from backend.ranking.order import RankedTask
-from backend.ranking.pins import Assignments, with_pins_first
-from backend.ranking.pool_store import PoolStore
 from backend.ranking.rank_project import Pool, PoolRanker
+from backend.ranking.ranked_pool import save_pool
 from backend.scoring.models import Scorers
 from backend.scoring.scorer import ScoringReport
 from backend.scoring.serving_model import model_behind, notes_on_model
 from backend.settings import Settings
 from backend.store.annotations import AnswerStore
+from backend.store.pins import Assignments, with_pins_first
 from backend.store.scores import RankRow, Store
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,6 @@ class OrderMaker:
         self._scorers = scorers
         self._answers = AnswerStore(store)
         self._ranker = PoolRanker(settings, store)
-        self._pools = PoolStore(store)
         self._assignments = Assignments(store)
         self._sender = OrderSender(
             studio, store, threshold=settings.model_score_threshold, hold=hold
@@ -111,7 +110,7 @@ class OrderMaker:
             )
         pool = Pool(project_id, tasks, scorer.detector_version, scorer.encoder_name)
         ranked = self._ranker.rank(pool)
-        self._pools.save(ranked)
+        save_pool(self._store, ranked)
         placed = ranked.tasks()
         first = self._assignments.of(project_id).open(tasks)
         rows = with_pins_first(first, _rows(placed))

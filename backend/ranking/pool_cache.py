@@ -21,11 +21,11 @@ from backend.errors import BusyError
 from backend.metrics import timed
 from backend.ranking.candidates import RankOptions
 from backend.ranking.order import load_embeddings
-from backend.ranking.pins import Assignments
-from backend.ranking.pool_store import PoolStore, Stamp
-from backend.ranking.ranked_pool import RankedPool
+from backend.ranking.ranked_pool import RankedPool, load_pool
 from backend.scoring.scorer import crop_view
 from backend.store.annotations import AnswerStore
+from backend.store.pins import Assignments
+from backend.store.pools import Stamp, pool_stamp
 from backend.store.scores import Store
 from backend.strategies import STRATEGIES
 
@@ -90,7 +90,6 @@ class PoolMemory:
 
     def __init__(self, store: Store, *, max_bytes: int = _MAX_BYTES) -> None:
         self._store = store
-        self._pools = PoolStore(store)
         self._answers = AnswerStore(store)
         self._assignments = Assignments(store)
         self._max_bytes = max_bytes
@@ -148,7 +147,7 @@ class PoolMemory:
 
     def _current(self, project_id: int) -> _Held | None:
         """The cached pool of a project, read again where the store has changed."""
-        stamp = self._pools.stamp(project_id)
+        stamp = pool_stamp(self._store, project_id)
         if stamp is None:
             return None
         with self._lock:
@@ -160,7 +159,7 @@ class PoolMemory:
             reading = self._reading.setdefault(project_id, threading.Lock())
         with reading:
             # A thread that waited here finds it read, unless it changed once more.
-            stamp = self._pools.stamp(project_id)
+            stamp = pool_stamp(self._store, project_id)
             held = self._projects.get(project_id)
             if stamp is None or (held is not None and held.stamp == stamp):
                 return held
@@ -171,7 +170,7 @@ class PoolMemory:
 
     def _read(self, project_id: int, stamp: Stamp, before: _Held | None) -> _Held | None:
         same_pool = before is not None and before.stamp.ranked_at == stamp.ranked_at
-        kept = before.kept if before and same_pool else self._pools.load(project_id)
+        kept = before.kept if before and same_pool else load_pool(self._store, project_id)
         if kept is None:
             return None
         fresh = _Held(stamp, kept, kept.without(self._answers.answered_tasks(project_id)))

@@ -6,10 +6,14 @@ strategy or weight without Label Studio and without a model.
 
 from __future__ import annotations
 
+import io
+import json
+import zlib
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +21,10 @@ from numpy.typing import NDArray
 from backend.ranking.candidates import Candidates, RankOptions
 from backend.ranking.holdout import deal, shuffled
 from backend.ranking.order import RankedTask, order_rows, ranked_tasks
-from backend.store.scores import ScoreColumns
+from backend.store.database import utc
+from backend.store.pools import pool_row, save_pool_row
+from backend.store.scores import ScoreColumns, Store
+from backend.uncertainty import MEASURES
 
 _ROWS_AT_ONCE = 4096
 
@@ -118,3 +125,61 @@ def _as_float32(embeddings: NDArray[np.float16], rows: NDArray[np.intp]) -> NDAr
         part = slice(start, start + _ROWS_AT_ONCE)
         found[part] = embeddings[rows[part]]
     return found
+
+
+def save_pool(store: Store, pool: RankedPool) -> None:
+    """Keep a pool in place of the project's last one."""
+    row = {
+        "project_id": pool.project_id,
+        "ranked_at": pool.ranked_at,
+        "detector": pool.detector,
+        "encoder": pool.encoder,
+        "options": json.dumps({**vars(pool.options), "weights": dict(pool.options.weights)}),
+        "validation_share": pool.validation_share,
+        "tasks": _pack(pool),
+    }
+    save_pool_row(store, row)
+
+
+def load_pool(store: Store, project_id: int) -> RankedPool | None:
+    """The last ranked pool of a project; None: it was never ranked by today's measures."""
+    row = pool_row(store, project_id)
+    if row is None:
+        return None
+    with np.load(io.BytesIO(zlib.decompress(row.tasks)), allow_pickle=False) as found:
+        if not MEASURES.keys() <= set(found.files):
+            return None
+        columns = ScoreColumns(
+            task_ids=found["task_ids"],
+            image_hashes=tuple([text.decode() for text in found["image_hashes"].tolist()]),
+            scores={name: found[name] for name in MEASURES},
+            # Pools ranked before there were class weights have none.
+            class_weight=found.get("class_weight", np.ones(len(found["task_ids"]))),
+        )
+        standing, order = found["standing"], found["order"]
+    return RankedPool(
+        project_id=row.project_id,
+        detector=row.detector,
+        encoder=row.encoder,
+        ranked_at=utc(row.ranked_at),
+        options=RankOptions(**json.loads(row.options)),
+        validation_share=row.validation_share,
+        columns=columns,
+        standing=standing,
+        order=order,
+    )
+
+
+def _pack(pool: RankedPool) -> bytes:
+    packed = io.BytesIO()
+    columns = pool.columns
+    arrays: dict[str, Any] = {
+        "task_ids": columns.task_ids,
+        "image_hashes": np.array(columns.image_hashes, dtype="S"),
+        "standing": pool.standing,
+        "order": pool.order,
+        "class_weight": columns.class_weight,
+        **columns.scores,
+    }
+    np.savez(packed, **arrays)
+    return zlib.compress(packed.getvalue(), level=1)

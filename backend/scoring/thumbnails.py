@@ -10,13 +10,11 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from sqlalchemy import and_, or_, select
-
 from backend.images.cache import ImageCache
 from backend.images.source import ImageSource
 from backend.settings import Settings
-from backend.store import tables
 from backend.store.scores import Store
+from backend.store.task_images import TaskImage, task_image
 from backend.vision.picture import decode, thumbnail
 
 LONG_SIDE = 256  # pixels
@@ -30,16 +28,6 @@ FRESH_S = 60.0
 _FETCH_S = 5.0
 LIMIT_S = 10.0
 _AT_ONCE = 4
-
-
-@dataclass(frozen=True)
-class TaskImage:
-    """The image of a task, as it was last scored; `image_hash` is the SHA-256 of the file."""
-
-    task_id: int
-    project_id: int
-    image_uri: str
-    image_hash: str
 
 
 @dataclass(frozen=True)
@@ -114,25 +102,7 @@ class Thumbnails:
         Raises:
             StoreError: the store failed.
         """
-        c = tables.scores.c
-        # Twice: the first is answered from the primary key's index alone, beside rows that
-        # are large for their boxes.
-        keys = select(c.project_id, c.detector).where(c.task_id == task_id)
-        with self._store.begin() as connection:
-            found = connection.execute(keys).all()
-            if not found:
-                return None
-            rows = [
-                and_(c.project_id == key.project_id, c.detector == key.detector) for key in found
-            ]
-            query = (
-                select(c.task_id, c.project_id, c.image_uri, c.image_hash)
-                .where(c.task_id == task_id, or_(*rows))
-                .order_by(c.scored_at.desc())
-                .limit(1)
-            )
-            row = connection.execute(query).first()
-        return None if row is None else TaskImage(*row)
+        return task_image(self._store, task_id)
 
     def kept(self, image: TaskImage) -> Thumbnail | None:
         """The thumbnail from memory or disk; None: it is to be made."""

@@ -82,6 +82,11 @@ class Database:
         """Release the connections."""
         self._engine.dispose()
 
+    def check(self) -> None:
+        """Ask the database one thing."""
+        with self.begin() as connection:
+            connection.execute(text("SELECT 1"))
+
     @contextmanager
     def begin(self) -> Iterator[Connection]:
         """A connection in one transaction, committed when the block ends well."""

@@ -100,7 +100,7 @@ pools = Table(
     Column("encoder", String(200), nullable=False),
     Column("options", Text, nullable=False),  # JSON, see ranking/order.py
     Column("validation_share", Float, nullable=False),
-    Column("tasks", LargeBinary, nullable=False),  # columns, see ranking/pool_store.py
+    Column("tasks", LargeBinary, nullable=False),  # columns, see ranking/ranked_pool.py
 )
 
 # One row for one job.

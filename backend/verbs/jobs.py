@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from backend.errors import HardestFirstError
-from backend.jobs.kinds import KINDS, POLL
+from backend.job_kinds import KINDS, POLL
 from backend.verbs.console import (
     Json,
     ProjectId,
@@ -25,8 +26,8 @@ from backend.verbs.console import (
 
 if TYPE_CHECKING:
     from backend.jobs.handlers import WorkerContext
-    from backend.jobs.records import Job
     from backend.publishing.live_queue import OrderReport
+    from backend.store.jobs import Job
 
 
 def worker() -> None:
@@ -48,8 +49,8 @@ def jobs(
     as_json: Json = False,
 ) -> None:
     """Show running, waiting and failed jobs, or cancel one."""
-    from backend.jobs.records import QUEUED, RUNNING, JobRecords
     from backend.store.database import Database
+    from backend.store.jobs import QUEUED, RUNNING, JobRecords
 
     database = Database.from_settings(settings_with())
     try:
@@ -73,8 +74,8 @@ def forget(
 ) -> None:
     """Remove everything stored here about a project; Label Studio keeps its own data."""
     from backend.jobs.forgetting import forget as forget_project
-    from backend.jobs.forgetting import stored_of
-    from backend.jobs.queue import JobQueue
+    from backend.store.forgetting import stored_of
+    from backend.store.job_queue import JobQueue
     from backend.store.scores import Store
 
     settings = settings_with()
@@ -116,8 +117,6 @@ def _print_jobs(found: Sequence[Job], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps([job.as_json() for job in found]))
         return
-    from backend.jobs.outcomes import outcome
-
     if not found:
         say("there are no jobs")
         return
@@ -130,6 +129,19 @@ def _print_jobs(found: Sequence[Job], *, as_json: bool) -> None:
             str(job.id), str(job.project_id), job.kind, job.state, _progress(job), outcome(job)
         )
     output.print(rows)
+
+
+def outcome(job: Job) -> str:
+    """One line: what a finished job did, what a running one is at, why one failed."""
+    if job.error:
+        return job.error
+    if job.state == "running":
+        left = "" if job.seconds_left is None else f", about {job.seconds_left:.0f} s left"
+        return f"{job.doing}{left}"
+    if job.state == "cancelled":
+        return "stopped on request"
+    # A job of an older version may have no result.
+    return KINDS[job.kind].outcome(job.result) if job.state == "done" and job.result else ""
 
 
 def _progress(job: Job) -> str:
@@ -149,8 +161,8 @@ def run_as_job(
     Raises:
         HardestFirstError: it failed, or another one blocks it.
     """
-    from backend.jobs.records import DONE
     from backend.jobs.runner import run_now
+    from backend.store.jobs import DONE
 
     with progress_bars() as on_progress:
         job = run_now(
@@ -158,7 +170,7 @@ def run_as_job(
             kind,
             project_id,
             payload,
-            worker_context.handlers(on_report),
+            replace(worker_context, on_report=on_report).handlers(),
             on_progress=on_progress,
         )
     if job.state != DONE:

@@ -47,7 +47,7 @@ def train(
 ) -> None:
     """Train on the annotations so far, evaluate the model, and promote it if it is not worse."""
     from backend.assembly import build_worker_context
-    from backend.jobs.kinds import TRAIN
+    from backend.job_kinds import TRAIN
     from backend.store.rounds import RoundStore
     from backend.verbs.jobs import run_as_job
 
@@ -198,7 +198,7 @@ def rollback(project_id: ProjectId) -> None:
 
 
 def _rank_anew(worker_context: WorkerContext, project_id: int) -> None:
-    from backend.jobs.kinds import PUBLISH
+    from backend.job_kinds import PUBLISH
     from backend.verbs.jobs import run_as_job
 
     reports: list[OrderReport] = []

@@ -91,7 +91,7 @@ def _dry_run(project_id: int, given: dict[str, Any]) -> OrderReport:
 
 def _publish(project_id: int, given: dict[str, Any]) -> OrderReport:
     from backend.assembly import build_worker_context
-    from backend.jobs.kinds import PUBLISH
+    from backend.job_kinds import PUBLISH
     from backend.verbs.jobs import run_as_job
 
     reports: list[OrderReport] = []
@@ -126,7 +126,7 @@ def queue(project_id: ProjectId, limit: Limit = None, as_json: Json = False) -> 
 def auto_label(project_id: ProjectId, as_json: Json = False) -> None:
     """Draw boxes on all unlabelled tasks that have none yet, without changing any order."""
     from backend.assembly import build_worker_context
-    from backend.jobs.kinds import AUTO_LABEL
+    from backend.job_kinds import AUTO_LABEL
     from backend.verbs.jobs import run_as_job
 
     with build_worker_context(settings_with()) as worker_context:

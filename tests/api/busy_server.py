@@ -25,16 +25,16 @@ from PIL import Image
 from backend.api import services
 from backend.detections import Detections
 from backend.images.source import ImageSource
-from backend.jobs.kinds import PUBLISH, SCORE, TRAIN
-from backend.jobs.queue import JobQueue
+from backend.job_kinds import PUBLISH, SCORE, TRAIN
 from backend.jobs.runner import run_now
 from backend.label_studio.records import TaskRef
-from backend.ranking.pool_store import PoolStore
 from backend.ranking.rank_project import Pool, PoolRanker
+from backend.ranking.ranked_pool import save_pool
 from backend.scoring.batching import ScoringWorker
 from backend.scoring.models import Scorers
 from backend.scoring.scorer import Scorer, crop_view
 from backend.settings import Settings, load_settings
+from backend.store.job_queue import JobQueue
 from backend.store.rounds import RoundRow, RoundStore
 from backend.store.scores import IMAGE_VIEW, Publication, RankRow, ScoredTask, Store
 from backend.uncertainty import MEASURES
@@ -127,7 +127,7 @@ def fill(settings: Settings) -> None:
         named = {f"{task:064}": row for task, row in zip(TASKS, vectors, strict=True)}
         store.save_embeddings(ENCODER, view, named)
     pool = Pool(SCORED, [TaskRef(task) for task in TASKS], DETECTOR, ENCODER)
-    PoolStore(store).save(PoolRanker(settings, store).rank(pool))
+    save_pool(store, PoolRanker(settings, store).rank(pool))
     # The last task came after the order.
     order = [RankRow(task, task, task / 100) for task in TASKS[:-1]]
     live = Publication(

@@ -19,8 +19,8 @@ import httpx
 from sqlalchemy import select
 
 from backend.label_studio.records import TaskRef
-from backend.ranking.pool_store import PoolStore
 from backend.ranking.rank_project import Pool, PoolRanker
+from backend.ranking.ranked_pool import save_pool
 from backend.settings import Settings, load_settings
 from backend.store import tables
 from backend.store.scores import Publication, RankRow, Store
@@ -135,7 +135,7 @@ def _publish(settings: Settings) -> None:
     assert encoder
     refs = [TaskRef(id=task) for task in KNOWN]
     ranked = PoolRanker(settings, store).rank(Pool(PROJECT, refs, detector, encoder))
-    PoolStore(store).save(ranked)
+    save_pool(store, ranked)
     order = [RankRow(task.rank, task.task_id, task.uncertainty_score) for task in ranked.tasks()]
     now = datetime.now(timezone.utc)
     live = Publication(

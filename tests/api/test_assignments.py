@@ -11,14 +11,14 @@ import pytest
 from sqlalchemy import delete, insert
 
 from backend.assembly import build_worker_context
+from backend.job_kinds import ASSIGN, PUBLISH
 from backend.jobs.handlers import WorkerContext
-from backend.jobs.kinds import ASSIGN, PUBLISH
-from backend.jobs.records import DONE
 from backend.jobs.runner import Runner
 from backend.label_studio.client import Studio
 from backend.publishing.live_queue import published_queue
 from backend.publishing.predict import Predictor
 from backend.settings import Settings, load_settings
+from backend.store.jobs import DONE
 from backend.store.scores import RankRow, Store
 from backend.store.tables import ranks
 from demo.scene import Frame, generate

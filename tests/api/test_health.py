@@ -16,12 +16,12 @@ from fastapi.testclient import TestClient
 
 from backend.api.probes import Probe
 from backend.api.services import Services
-from backend.jobs.census import take_census
 from backend.scoring.serving_model import notes_on_model
 from backend.server import create_app
 from backend.settings import Settings, load_settings
 from backend.store.annotations import AnswerStore, StoredAnswer
 from backend.store.api_keys import KeyStore
+from backend.store.census import take_census
 from backend.store.scores import Store
 from tests.jobs.conftest import eventually
 from tests.label_studio.conftest import WebServer, reply

@@ -15,12 +15,12 @@ import pytest
 
 from backend.api.job_feed import JobFeed
 from backend.api.prefixes import PREFIXES
+from backend.job_kinds import KINDS
 from backend.jobs.context import JobContext
-from backend.jobs.kinds import KINDS
-from backend.jobs.queue import JobQueue
-from backend.jobs.records import Job
 from backend.jobs.runner import run_now
 from backend.settings import load_settings
+from backend.store.job_queue import JobQueue
+from backend.store.jobs import Job
 from tests.api.server import Server, served
 from tests.jobs.conftest import eventually
 from tests.label_studio.conftest import CONFIG, WebServer, reply

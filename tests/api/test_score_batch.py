@@ -22,13 +22,13 @@ from backend.jobs.context import JobContext
 from backend.jobs.runner import run_now
 from backend.label_studio.records import TaskRef
 from backend.ranking import pool_cache as pool_memory
-from backend.ranking.pins import Assignments
 from backend.ranking.pool_cache import PoolMemory
-from backend.ranking.pool_store import PoolStore
 from backend.ranking.rank_project import Pool, PoolRanker
+from backend.ranking.ranked_pool import save_pool
 from backend.scoring.scorer import crop_view
 from backend.settings import Settings, load_settings
 from backend.store.annotations import AnswerStore, StoredAnswer
+from backend.store.pins import Assignments
 from backend.store.scores import IMAGE_VIEW, Publication, ScoredTask, Store
 from backend.strategies import STRATEGIES
 from backend.uncertainty import MEASURES
@@ -131,7 +131,7 @@ def scored(server: Server, settings: Settings) -> Callable[..., Pool]:
 def rank(server: Server, settings: Settings, pool: Pool, **changed: Any) -> None:
     """Do what a scoring does when all images are scored."""
     store = server.services.store
-    PoolStore(store).save(PoolRanker(settings.model_copy(update=changed), store).rank(pool))
+    save_pool(store, PoolRanker(settings.model_copy(update=changed), store).rank(pool))
 
 
 def ask(server: Server, project: int, **params: Any) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from backend.jobs.queue import JobQueue
-from backend.jobs.records import Job
 from backend.store.database import Database
+from backend.store.job_queue import JobQueue
+from backend.store.jobs import Job
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE_SECONDS = 30.0

@@ -13,14 +13,13 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from sqlalchemy import update
 
-from backend.errors import QueueError
-from backend.jobs.claims import Claim
-from backend.jobs.kinds import ASSIGN, AUTO_LABEL, PUBLISH, SCORE
-from backend.jobs.owners import is_gone, new_owner
-from backend.jobs.queue import JobQueue
-from backend.jobs.records import Job, JobProgress, tail
-from backend.jobs.stopping import JobLost
+from backend.errors import JobLost, QueueError
+from backend.job_kinds import ASSIGN, AUTO_LABEL, PUBLISH, SCORE
 from backend.store import tables
+from backend.store.job_claims import Claim
+from backend.store.job_owners import is_gone, new_owner
+from backend.store.job_queue import JobQueue
+from backend.store.jobs import Job, JobProgress, tail
 from tests.jobs.conftest import Plant
 
 
@@ -33,7 +32,7 @@ def claimed(queue: JobQueue, job: Job) -> Claim:
 def leave_behind(either: Plant, job: Job) -> None:
     """As a process does that is killed while it runs the job."""
     claimed(either.queue, job)
-    script = "from backend.jobs.owners import new_owner; print(new_owner())"
+    script = "from backend.store.job_owners import new_owner; print(new_owner())"
     dead = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     ).stdout.strip()
@@ -306,7 +305,9 @@ def test_a_process_is_told_from_another_with_its_number() -> None:
 
 
 def test_a_zombie_is_gone() -> None:
-    script = "from backend.jobs.owners import new_owner; print(new_owner(), flush=True); input()"
+    script = (
+        "from backend.store.job_owners import new_owner; print(new_owner(), flush=True); input()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

@@ -10,9 +10,9 @@ import pytest
 
 from backend.errors import HardestFirstError, QueueError
 from backend.jobs.context import JobContext
-from backend.jobs.queue import JobQueue
-from backend.jobs.records import Job, JobProgress
 from backend.jobs.runner import Handler, run_now
+from backend.store.job_queue import JobQueue
+from backend.store.jobs import Job, JobProgress
 from tests.jobs.conftest import Plant, eventually
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import subprocess
 
-from backend.jobs.kinds import ASSIGN, AUTO_LABEL, PUBLISH, SCORE, TRAIN
-from backend.jobs.records import Job
+from backend.job_kinds import ASSIGN, AUTO_LABEL, PUBLISH, SCORE, TRAIN
+from backend.store.jobs import Job
 from tests.jobs.conftest import Plant, eventually, killed, stopped
 
 

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from backend.job_kinds import KINDS
 from backend.jobs.context import JobContext
-from backend.jobs.kinds import KINDS
-from backend.jobs.queue import JobQueue
 from backend.jobs.runner import run_now
 from backend.jobs.worker import run_worker
 from backend.store.database import Database
+from backend.store.job_queue import JobQueue
 
 # Nothing is given where this is only imported.
 FOLDER = Path(*sys.argv[1:2])

@@ -13,8 +13,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from backend.errors import PublishError, UnreachableError
-from backend.jobs.stopping import JobLost
+from backend.errors import JobLost, PublishError, UnreachableError
 from backend.label_studio.client import Studio
 from backend.label_studio.publish import (
     OrderedTask,

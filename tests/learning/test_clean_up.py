@@ -10,14 +10,15 @@ import pytest
 
 from backend.errors import QueueError
 from backend.images.cache import ImageCache
-from backend.jobs.forgetting import forget, stored_of
-from backend.jobs.queue import JobQueue
-from backend.jobs.records import JobProgress
+from backend.jobs.forgetting import forget
 from backend.learning.clean_up import KEPT_ROUNDS, clean_up
-from backend.ranking.pins import Assignments
 from backend.scoring.model_files import ModelFiles
 from backend.settings import load_settings
 from backend.store.annotations import AnswerStore
+from backend.store.forgetting import stored_of
+from backend.store.job_queue import JobQueue
+from backend.store.jobs import JobProgress
+from backend.store.pins import Assignments
 from backend.store.rounds import RoundStore
 from backend.store.scores import RankRow, Store
 from tests.store.test_scores import publication, scored

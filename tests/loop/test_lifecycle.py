@@ -9,12 +9,12 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from backend.assembly import build_worker_context
-from backend.jobs.kinds import POLL, TRAIN
-from backend.jobs.queue import JobQueue
-from backend.jobs.records import JobProgress
+from backend.job_kinds import POLL, TRAIN
 from backend.jobs.runner import run_now
 from backend.settings import Settings
 from backend.store.annotations import AnswerStore
+from backend.store.job_queue import JobQueue
+from backend.store.jobs import JobProgress
 from demo.scene import Frame
 from tests.label_studio.conftest import Person, WebServer
 from tests.loop.conftest import Command, running, wait_until

@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
-from backend.jobs.queue import JobQueue
-from backend.jobs.records import FAILED, Job
 from backend.label_studio.client import Studio
 from backend.settings import Settings
+from backend.store.job_queue import JobQueue
+from backend.store.jobs import FAILED, Job
 from backend.store.rounds import RoundStore
 from backend.store.scores import Store
 from demo.annotator import Truth, answer

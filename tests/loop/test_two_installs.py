@@ -14,9 +14,9 @@ import httpx
 import pytest
 from sqlalchemy import update
 
-from backend.jobs.claims import requeued
 from backend.label_studio.client import Studio
 from backend.store import tables
+from backend.store.job_claims import requeued
 from tests.label_studio.conftest import Person, reply, serving
 from tests.loop.conftest import Command
 

@@ -16,14 +16,14 @@ from backend.detections import Detections
 from backend.diversity import find_representatives, rank, rank_represented
 from backend.errors import ScoreError
 from backend.label_studio.records import TaskRef
-from backend.ranking.pool_store import PoolStore
 from backend.ranking.rank_project import Pool, PoolRanker
-from backend.ranking.ranked_pool import RankedPool, TaskRole
+from backend.ranking.ranked_pool import RankedPool, TaskRole, load_pool, save_pool
 from backend.scoring.scorer import crop_view
 from backend.selection.embeddings import join_views
 from backend.settings import Settings
 from backend.store import tables
 from backend.store.annotations import AnswerStore, StoredAnswer
+from backend.store.pools import pool_stamp
 from backend.store.scores import IMAGE_VIEW, ScoredTask, Store
 from backend.strategies import STRATEGIES
 from backend.uncertainty import MEASURES
@@ -102,10 +102,9 @@ def places(pool: RankedPool) -> list[tuple[int, float, bool]]:
 @pytest.mark.parametrize("tasks", [0, 60])
 def test_a_pool_comes_back_from_the_store_as_it_was(store: Store, tasks: int) -> None:
     ranked = PoolRanker(Settings(validation_share=0.2), store).rank(pool_of(store, tasks))
-    pools = PoolStore(store)
-    assert pools.load(7) is None
-    pools.save(ranked)
-    found = pools.load(7)
+    assert load_pool(store, 7) is None
+    save_pool(store, ranked)
+    found = load_pool(store, 7)
     assert found is not None
     assert places(found) == places(ranked)
     assert found.options == ranked.options
@@ -115,16 +114,15 @@ def test_a_pool_comes_back_from_the_store_as_it_was(store: Store, tasks: int) ->
     assert (found.detector, found.encoder, found.ranked_at) == ("d1", "e1", ranked.ranked_at)
     # A project has one.
     later = replace(ranked, ranked_at=datetime.now(timezone.utc), order=ranked.order[:1])
-    pools.save(later)
-    kept = pools.load(7)
+    save_pool(store, later)
+    kept = load_pool(store, 7)
     assert kept is not None
     assert kept.ranked_at == later.ranked_at
     assert len(kept.order) == min(1, tasks)
 
 
 def test_a_pool_kept_before_there_were_class_weights_is_not_weighed(store: Store) -> None:
-    pools = PoolStore(store)
-    pools.save(PoolRanker(Settings(), store).rank(pool_of(store, 10)))
+    save_pool(store, PoolRanker(Settings(), store).rank(pool_of(store, 10)))
     with store.begin() as connection:
         (kept,) = connection.scalars(select(tables.pools.c.tasks))
         with np.load(io.BytesIO(zlib.decompress(kept))) as columns:
@@ -133,32 +131,32 @@ def test_a_pool_kept_before_there_were_class_weights_is_not_weighed(store: Store
         np.savez(packed, **older)
         blob = zlib.compress(packed.getvalue())
         connection.execute(update(tables.pools).values(tasks=blob))
-    found = pools.load(7)
+    found = load_pool(store, 7)
     assert found is not None
     assert found.columns.class_weight.tolist() == [1.0] * 10
 
 
 def test_the_stamp_tells_that_something_changed_and_only_then(store: Store) -> None:
-    pools, answers = PoolStore(store), AnswerStore(store)
-    assert pools.stamp(7) is None
+    answers = AnswerStore(store)
+    assert pool_stamp(store, 7) is None
     ranked = PoolRanker(Settings(), store).rank(pool_of(store, 10))
-    pools.save(ranked)
-    stamps = [pools.stamp(7)]
+    save_pool(store, ranked)
+    stamps = [pool_stamp(store, 7)]
     answers.watch(7)
     answers.polled(7)
-    assert pools.stamp(7) == stamps[0]
+    assert pool_stamp(store, 7) == stamps[0]
     answer = StoredAnswer(1, 6, None, False, False, None, [], None, None)
     answers.replace(7, 6, [answer])
-    stamps.append(pools.stamp(7))
+    stamps.append(pool_stamp(store, 7))
     answers.replace(7, 6, [replace(answer, was_cancelled=True)])
     answers.set_read_until(7, datetime.now(timezone.utc))
-    stamps.append(pools.stamp(7))
+    stamps.append(pool_stamp(store, 7))
     answers.forget_absent(7, [])
-    stamps.append(pools.stamp(7))
-    pools.save(replace(ranked, ranked_at=datetime.now(timezone.utc)))
-    stamps.append(pools.stamp(7))
+    stamps.append(pool_stamp(store, 7))
+    save_pool(store, replace(ranked, ranked_at=datetime.now(timezone.utc)))
+    stamps.append(pool_stamp(store, 7))
     assert len(set(stamps)) == len(stamps)
-    assert pools.stamp(7) == stamps[-1]
+    assert pool_stamp(store, 7) == stamps[-1]
 
 
 @pytest.mark.parametrize("encoder", ["e1", "detector-e1"])

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from backend.ranking.pins import Assignments, with_pins_first
 from backend.store.annotations import AnswerStore
 from backend.store.api_keys import KeyStore
+from backend.store.pins import Assignments, with_pins_first
 from backend.store.rounds import RoundStore
 from backend.store.scores import Store
 from tests.store.test_scores import scored

@@ -18,11 +18,11 @@ from backend.api.routes.jobs import JobView
 from backend.api.security.access import Caller, Writer
 from backend.api.services import Services, ServicesDep
 from backend.errors import BusyError
-from backend.jobs.kinds import ASSIGN
+from backend.job_kinds import ASSIGN
 from backend.label_studio.client import Studio
 from backend.label_studio.records import TaskRef
 from backend.label_studio.reviewer_tabs import QueueName, ReviewerTabs
-from backend.ranking.pins import Assignments
+from backend.store.pins import Assignments
 
 router = APIRouter(prefix="/v1/assignments", tags=["queue"])
 

@@ -17,10 +17,10 @@ from backend.api.parameters import refusals
 from backend.api.readiness import LIMIT_SECONDS, Check
 from backend.api.security.access import Caller, Reader
 from backend.api.services import Services, ServicesDep
-from backend.jobs.census import Census
-from backend.jobs.kinds import KINDS
-from backend.jobs.records import STATES
+from backend.job_kinds import KINDS
 from backend.metrics import CONTENT_TYPE, exposition, gauge
+from backend.store.census import Census
+from backend.store.jobs import STATES
 
 # Neither waits for a thread: they answer also while all threads are busy.
 router = APIRouter(tags=["operations"])

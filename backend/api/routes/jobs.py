@@ -16,8 +16,8 @@ from backend.api.parameters import LARGEST_ID, Id, PathId, refusals
 from backend.api.security.access import Caller, Reader, Writer
 from backend.api.services import Services, ServicesDep
 from backend.errors import QueueError
-from backend.jobs.kinds import AUTO_LABEL, KINDS, POLL
-from backend.jobs.records import QUEUED, Job
+from backend.job_kinds import AUTO_LABEL, KINDS, POLL
+from backend.store.jobs import QUEUED, Job
 
 router = APIRouter(tags=["jobs"])
 

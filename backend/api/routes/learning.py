@@ -13,12 +13,12 @@ from backend.api.parameters import Id, ProjectQuery, refusals
 from backend.api.routes.jobs import JobView, submit_checked
 from backend.api.security.access import Reader, Writer
 from backend.api.services import ServicesDep
-from backend.jobs.kinds import TRAIN
-from backend.jobs.records import Job
+from backend.job_kinds import TRAIN
 from backend.label_studio.client import Studio
 from backend.learning.edit_stats import Savings
 from backend.learning.report import report_rounds
 from backend.learning.stopping import Advice
+from backend.store.jobs import Job
 from backend.training.quality import Interval, Quality
 
 router = APIRouter(tags=["learning"])

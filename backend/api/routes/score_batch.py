@@ -15,9 +15,9 @@ from backend.api.parameters import ProjectQuery, refusals
 from backend.api.routes.jobs import JobView
 from backend.api.security.access import Reader
 from backend.api.services import Services, ServicesDep
-from backend.jobs.records import DONE, Job
 from backend.ranking.order import RankedTask
 from backend.ranking.pool_cache import FreshPool
+from backend.store.jobs import DONE, Job
 from backend.strategies import StrategyName
 from backend.uncertainty import MEASURES
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from sqlalchemy import and_, select, update
 
-from backend.jobs.claims import requeued
-from backend.jobs.owners import is_gone
-from backend.jobs.records import FAILED, RUNNING
 from backend.store import tables
 from backend.store.database import Database
+from backend.store.job_claims import requeued
+from backend.store.job_owners import is_gone
+from backend.store.jobs import FAILED, RUNNING
 
 logger = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ from sqlalchemy import ColumnElement, and_, case, delete, func, insert, select, 
 from sqlalchemy.exc import IntegrityError
 
 from backend.errors import QueueError, StoreError
-from backend.jobs.claims import Claim, running, stands_in_the_way, take, unblocked
-from backend.jobs.kinds import exclusive_key
-from backend.jobs.owners import new_owner
-from backend.jobs.records import CANCELLED, DONE, FAILED, QUEUED, RUNNING, Job, JobRecords, job_of
-from backend.jobs.sweeping import Sweeper
+from backend.job_kinds import exclusive_key
 from backend.store import tables
 from backend.store.database import Database
+from backend.store.job_claims import Claim, running, stands_in_the_way, take, unblocked
+from backend.store.job_owners import new_owner
+from backend.store.job_sweeping import Sweeper
+from backend.store.jobs import CANCELLED, DONE, FAILED, QUEUED, RUNNING, Job, JobRecords, job_of
 
 LEASE_SECONDS = 30.0
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, case, exists, func, or_, update
 
-from backend.jobs.owners import new_owner
-from backend.jobs.records import CANCELLED, QUEUED, RUNNING, Job, JobProgress, job_of
-from backend.jobs.stopping import JobLost
+from backend.errors import JobLost
 from backend.store import tables
 from backend.store.database import Database
+from backend.store.job_owners import new_owner
+from backend.store.jobs import CANCELLED, QUEUED, RUNNING, Job, JobProgress, job_of
 
 c = tables.jobs.c
 

@@ -20,6 +20,7 @@ from backend.learning.clean_up import clean_up
 from backend.learning.round import Hooks, Learner
 from backend.learning.sync_annotations import AnswerReader
 from backend.learning.training_set import why_not_judged
+from backend.publishing.attempt import Attempt
 from backend.publishing.live_queue import OrderReport
 from backend.publishing.prelabel import prelabel
 from backend.publishing.republish import Reorderer
@@ -73,15 +74,8 @@ class WorkerContext:
 
     def _order(self, context: JobContext, *, publish: bool) -> dict[str, Any]:
         settings = self.settings.model_copy(update=dict(context.job.payload))
-        orders = OrderMaker(settings, self.studio, self.store, self.scorers, hold=context.hold)
-        report = orders.run(
-            context.job.project_id,
-            publish=publish,
-            # If this attempt dies after the switch, the next one sees that it was done.
-            done_before=str(context.notes.get("version", "")),
-            on_version=lambda version: context.note(version=version),
-            on_progress=context.progress,
-        )
+        orders = OrderMaker(settings, self.studio, self.store, self.scorers)
+        report = orders.run(context.job.project_id, _attempt(context), publish=publish)
         for task_id, reason in report.skipped.items():
             context.log(f"skipped task {task_id}: {reason}")
         for warning in report.warnings:
@@ -95,12 +89,8 @@ class WorkerContext:
 
     def assign(self, context: JobContext) -> dict[str, Any]:
         """Send the order again with the pinned tasks first."""
-        reordered = Reorderer(self.settings, self.studio, self.store, hold=context.hold).run(
-            context.job.project_id,
-            done_before=str(context.notes.get("version", "")),
-            on_version=lambda version: context.note(version=version),
-            on_progress=context.progress,
-        )
+        reorderer = Reorderer(self.settings, self.studio, self.store)
+        reordered = reorderer.run(context.job.project_id, _attempt(context))
         AnswerStore(self.store).watch(context.job.project_id)
         self.queue.submit(POLL, context.job.project_id)
         return asdict(reordered)
@@ -151,10 +141,7 @@ class WorkerContext:
             self.store,
             self.scorers,
             context.job.project_id,
-            begun=str(context.notes.get("version", "")),
-            on_version=lambda version: context.note(version=version),
-            on_progress=context.progress,
-            hold=context.hold,
+            _attempt(context),
         )
         return asdict(done)
 
@@ -199,3 +186,13 @@ class WorkerContext:
         # Polls come every minute, and nobody asks for old ones.
         forgotten = self.queue.prune() + self.queue.prune(_KEEP_POLLS_DAYS, kinds=(POLL,))
         return {"files": removed, "jobs": forgotten}
+
+
+def _attempt(context: JobContext) -> Attempt:
+    """If this attempt dies after it has sent something, the next one sees what."""
+    return Attempt(
+        sent_before=str(context.notes.get("version", "")),
+        on_version=lambda version: context.note(version=version),
+        hold=context.hold,
+        on_progress=context.progress,
+    )

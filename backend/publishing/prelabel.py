@@ -6,7 +6,6 @@ version of ours is shown, they get a new one, and the sampling of the project st
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
@@ -18,7 +17,7 @@ from backend.label_studio.label_map import LabelMap
 from backend.label_studio.records import ProjectInfo
 from backend.label_studio.results import to_results
 from backend.label_studio.versions import fresh_version, is_ours
-from backend.progress import Progress
+from backend.publishing.attempt import Attempt
 from backend.publishing.live_queue import adopt_published
 from backend.scoring.models import Scorers
 from backend.scoring.scorer import Scorer
@@ -52,11 +51,7 @@ def prelabel(
     store: Store,
     scorers: Scorers,
     project_id: int,
-    *,
-    begun: str = "",
-    on_version: Callable[[str], None] = lambda version: None,
-    on_progress: Progress,
-    hold: Callable[[], None] = lambda: None,
+    attempt: Attempt,
 ) -> Prelabelled:
     """Pre-annotate a project.
 
@@ -66,10 +61,7 @@ def prelabel(
         store: what is kept.
         scorers: the models.
         project_id: the project.
-        begun: the new version of an attempt that was killed: it is continued.
-        on_version: called with a new version before it is used.
-        on_progress: see `backend.progress`.
-        hold: called before the switch; raises where the work has gone to another process.
+        attempt: the version that an earlier one began is continued.
 
     Raises:
         HardestFirstError: annotators are shown another model's predictions, or what they are
@@ -78,7 +70,7 @@ def prelabel(
     """
     project = studio.project(project_id)
     adopt_published(store, project)
-    version = _shown_version(studio, project) or begun
+    version = _shown_version(studio, project) or attempt.sent_before
     there = studio.predictions_of(project_id, version) if version else []
     had_one = {prediction.task_id for prediction in there}
     unlabelled = [task for task in studio.tasks(project_id) if not task.is_labeled]
@@ -89,14 +81,14 @@ def prelabel(
             project_id,
             todo,
             label_config=project.label_config,
-            on_progress=partial(on_progress, "scoring"),
+            on_progress=partial(attempt.on_progress, "scoring"),
         )
     scored = store.scored_tasks(project_id, scorer.detector_version, [task.id for task in todo])
     if scored:
         if not version:
             version = fresh_version(scorer.detector_version)
             store.save_publication(_shown(settings, project_id, version, scorer), [])
-            on_version(version)
+            attempt.on_version(version)
         rows = [
             {
                 "task": task_id,
@@ -111,10 +103,10 @@ def prelabel(
             }
             for task_id, found in scored.items()
         ]
-        publishing = partial(on_progress, "publishing")
+        publishing = partial(attempt.on_progress, "publishing")
         import_rows(studio, project_id, rows, version, publishing, there=len(there))
     if version and project.model_version != version:
-        hold()
+        attempt.hold()
         _check_unchanged(studio, project)
         studio.set_order(project_id, version, sampling=project.sampling)
     return Prelabelled(

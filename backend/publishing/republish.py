@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from heapq import merge
 from math import inf
 
 from backend.label_studio.client import Studio
 from backend.label_studio.label_map import LabelMap
-from backend.progress import Progress
+from backend.publishing.attempt import Attempt
 from backend.publishing.live_queue import adopt_published
 from backend.publishing.send import Draft, OrderSender, new_publication, renewed
 from backend.ranking.ranked_pool import RankedPool, load_pool
@@ -43,43 +41,23 @@ class Reorderer:
         settings: the score from which boxes are shown.
         studio: where orders go.
         store: scores, ranks and assignments.
-        hold: see `OrderSender`.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        studio: Studio,
-        store: Store,
-        *,
-        hold: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, settings: Settings, studio: Studio, store: Store) -> None:
         self._settings = settings
         self._studio = studio
         self._store = store
         self._assignments = Assignments(store)
-        self._sender = OrderSender(
-            studio, store, threshold=settings.model_score_threshold, hold=hold
-        )
+        self._sender = OrderSender(studio, store, threshold=settings.model_score_threshold)
 
-    def run(
-        self,
-        project_id: int,
-        *,
-        done_before: str = "",
-        on_version: Callable[[str], None] = lambda version: None,
-        on_progress: Progress,
-    ) -> Reordered:
+    def run(self, project_id: int, attempt: Attempt) -> Reordered:
         """Publish the pinned images, then the others in the order they had.
 
         Images that are no longer pinned go back to where the last ranking has them.
 
         Args:
             project_id: the project.
-            done_before: the version that an earlier attempt sent. If Label Studio serves it by
-                now, nothing is done again.
-            on_version: called with the version of the order before it is sent.
-            on_progress: see `backend.progress`.
+            attempt: if Label Studio serves what an earlier one sent, nothing is done again.
 
         Raises:
             LabelConfigError: the label config has no rectangles.
@@ -91,7 +69,7 @@ class Reorderer:
         tasks = list(self._studio.tasks(project_id))
         first = assignment.open(tasks)
         live, pool = self._store.publication(project_id), load_pool(self._store, project_id)
-        if live is not None and done_before == project.model_version == live.model_version:
+        if live is not None and attempt.sent_before == project.model_version == live.model_version:
             return Reordered(live.model_version, live.ranked, len(first))
         unlabelled = {task.id for task in tasks if not task.is_labeled}
         order = self._former_order(live, pool, assignment)
@@ -100,16 +78,8 @@ class Reorderer:
             return Reordered("", 0, 0)
         made_of = self._made_of(project_id, live, pool)
         names = self._store.class_names(made_of.detector) or ()
-        on_version(made_of.model_version)
-        sent = self._sender.send(
-            Draft(
-                publication=made_of,
-                rows=rows,
-                class_names=names,
-                label_map=LabelMap.build(project.label_config, names) if names else None,
-            ),
-            on_progress=partial(on_progress, "publishing"),
-        )
+        label_map = LabelMap.build(project.label_config, names) if names else None
+        sent = self._sender.send(Draft(made_of, rows, names, label_map), attempt)
         return Reordered(sent.version, len(rows), len(first), sent.note)
 
     def _former_order(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -11,7 +11,7 @@ from backend.errors import NothingToRankError
 from backend.label_studio.client import Studio
 from backend.label_studio.label_map import LabelMap
 from backend.label_studio.records import ProjectInfo, TaskRef
-from backend.progress import Progress, silent
+from backend.publishing.attempt import Attempt
 from backend.publishing.live_queue import (
     OrderReport,
     adopt_published,
@@ -42,18 +42,9 @@ class OrderMaker:
         studio: where tasks come from and orders go to.
         store: what is kept.
         scorers: the models.
-        hold: see `OrderSender`.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        studio: Studio,
-        store: Store,
-        scorers: Scorers,
-        *,
-        hold: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, settings: Settings, studio: Studio, store: Store, scorers: Scorers) -> None:
         self._settings = settings
         self._studio = studio
         self._store = store
@@ -61,19 +52,9 @@ class OrderMaker:
         self._answers = AnswerStore(store)
         self._ranker = PoolRanker(settings, store)
         self._assignments = Assignments(store)
-        self._sender = OrderSender(
-            studio, store, threshold=settings.model_score_threshold, hold=hold
-        )
+        self._sender = OrderSender(studio, store, threshold=settings.model_score_threshold)
 
-    def run(
-        self,
-        project_id: int,
-        *,
-        publish: bool = True,
-        done_before: str = "",
-        on_version: Callable[[str], None] = lambda version: None,
-        on_progress: Progress = silent,
-    ) -> OrderReport:
+    def run(self, project_id: int, attempt: Attempt, *, publish: bool = True) -> OrderReport:
         """Score, rank and, unless `publish` is false, publish.
 
         Scoring is stored batch by batch and the switch to the new order is one call: killed at
@@ -81,11 +62,8 @@ class OrderMaker:
 
         Args:
             project_id: the project.
+            attempt: if Label Studio serves what an earlier one sent, nothing is done again.
             publish: otherwise nothing changes in Label Studio.
-            done_before: the version that an earlier attempt sent. If Label Studio serves it by
-                now, nothing is done again.
-            on_version: called with the version of the order before it is sent.
-            on_progress: see `backend.progress`.
 
         Raises:
             LabelConfigError: the label config has no rectangles.
@@ -94,7 +72,7 @@ class OrderMaker:
         """
         project = self._studio.project(project_id)
         adopt_published(self._store, project)
-        if done_before and project.model_version == done_before:
+        if attempt.sent_before and project.model_version == attempt.sent_before:
             return published_queue(
                 self._studio, self._store, project_id, self._settings.queue_limit
             )
@@ -106,7 +84,7 @@ class OrderMaker:
                 project_id,
                 tasks,
                 label_config=project.label_config,
-                on_progress=partial(on_progress, "scoring"),
+                on_progress=partial(attempt.on_progress, "scoring"),
             )
         pool = Pool(project_id, tasks, scorer.detector_version, scorer.encoder_name)
         ranked = self._ranker.rank(pool)
@@ -128,17 +106,13 @@ class OrderMaker:
                 strategy=self._settings.strategy,
                 settings=self._settings,
             )
-            on_version(made_of.model_version)
-            sent = self._send(
-                Draft(made_of, rows, scorer.class_names, label_map),
-                partial(on_progress, "publishing"),
-            )
+            sent = self._send(Draft(made_of, rows, scorer.class_names, label_map), attempt)
             report.model_version = sent.version
             report.warnings += [sent.note] if sent.note else []
         return report
 
-    def _send(self, draft: Draft, on_progress: Callable[[int, int], None]) -> Sent:
-        sent = self._sender.send(draft, on_progress=on_progress)
+    def _send(self, draft: Draft, attempt: Attempt) -> Sent:
+        sent = self._sender.send(draft, attempt)
         project_id = draft.publication.project_id
         self._assignments.ranked(project_id)
         detectors = self._store.publication_detectors(project_id)

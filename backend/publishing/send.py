@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -17,6 +17,7 @@ from backend.label_studio.results import to_results
 from backend.label_studio.tabs import show_tab
 from backend.label_studio.versions import stale_versions
 from backend.metrics import timed
+from backend.publishing.attempt import Attempt
 from backend.settings import Settings
 from backend.store.scores import Publication, RankRow, Store
 from backend.store.sent_versions import SentVersions
@@ -89,26 +90,21 @@ class OrderSender:
         studio: where orders go.
         store: where boxes come from, and what is sent is kept.
         threshold: the score from which boxes are shown, 0..1.
-        hold: called before the switch and before each deletion; raises if another process has
-            taken over the job.
     """
 
-    def __init__(
-        self, studio: Studio, store: Store, *, threshold: float, hold: Callable[[], None]
-    ) -> None:
+    def __init__(self, studio: Studio, store: Store, *, threshold: float) -> None:
         self._studio = studio
         self._store = store
         self._threshold = threshold
-        self._hold = hold
 
-    def send(self, draft: Draft, *, on_progress: Callable[[int, int], None]) -> Sent:
+    def send(self, draft: Draft, attempt: Attempt) -> Sent:
         """Make Label Studio serve this order.
 
         A task that the detector never scored gets a prediction without boxes.
 
         Args:
             draft: the order.
-            on_progress: called with (predictions imported, predictions in all).
+            attempt: it holds before the switch and before each deletion.
 
         Raises:
             PublishError: the old order is still served.
@@ -120,26 +116,27 @@ class OrderSender:
         def before_switch(version: str, replaced: str) -> None:
             # In this order: what is still `preparing` was never switched to, nor will be.
             versions.switching(version, replaced=replaced, now=self._studio.now())
-            self._hold()
+            attempt.hold()
 
+        attempt.on_version(draft.publication.model_version)
         with timed("publish"):
             published = publish_order(
                 self._studio,
                 project_id,
                 self._to_publish(draft),
                 version=draft.publication.model_version,
-                on_progress=on_progress,
+                on_progress=partial(attempt.on_progress, "publishing"),
                 # Recorded before it is sent: if this run dies after the switch, the next adopts it.
                 before_import=partial(self._keep, draft),
                 before_switch=before_switch,
             )
-        self._hold()
+        attempt.hold()
         versions.live(published.version, now=self._studio.now())
-        self._clean_up(project_id, versions)
+        self._clean_up(project_id, versions, attempt)
         show_tab(self._studio, project_id, published.version)
         return Sent(published.version, versions.stranger(published.replaced))
 
-    def _clean_up(self, project_id: int, versions: SentVersions) -> None:
+    def _clean_up(self, project_id: int, versions: SentVersions, attempt: Attempt) -> None:
         """Delete what is no longer needed; failures of Label Studio are only logged."""
         try:
             there, now = list(self._studio.model_versions(project_id)), self._studio.now()
@@ -147,7 +144,7 @@ class OrderSender:
             logger.warning("Old versions stay for now: %s", error)
             return
         stale = stale_versions(there, versions.notes(), now=now)
-        removed = remove_versions(self._studio, project_id, stale, hold=self._hold)
+        removed = remove_versions(self._studio, project_id, stale, hold=attempt.hold)
         versions.forget(there=set(there) - set(removed))
 
     def _to_publish(self, draft: Draft) -> list[OrderedTask]:

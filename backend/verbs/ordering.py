@@ -82,11 +82,12 @@ def print_order_notes(report: OrderReport) -> None:
 
 def _dry_run(project_id: int, given: dict[str, Any]) -> OrderReport:
     from backend.assembly import build_worker_context
+    from backend.publishing.attempt import Attempt
     from backend.publishing.score_and_publish import OrderMaker
 
     with build_worker_context(settings_with(**given)) as shop, progress_bars() as on_progress:
         orders = OrderMaker(shop.settings, shop.studio, shop.store, shop.scorers)
-        return orders.run(project_id, publish=False, on_progress=on_progress)
+        return orders.run(project_id, Attempt(on_progress=on_progress), publish=False)
 
 
 def _publish(project_id: int, given: dict[str, Any]) -> OrderReport:

@@ -31,6 +31,7 @@ from backend.label_studio.versions import (
     fresh_version,
     stale_versions,
 )
+from backend.publishing.attempt import Attempt
 from backend.publishing.live_queue import adopt_published
 from backend.publishing.send import Draft, OrderSender
 from backend.store.scores import Publication, RankRow, Store
@@ -192,9 +193,9 @@ class Process:
             created_at=START,
         )
         rows = [RankRow(place, task, 0.5) for place, task in enumerate(TASKS, start=1)]
-        sender = OrderSender(self._wire, store, threshold=0.25, hold=self.hold)
+        sender = OrderSender(self._wire, store, threshold=0.25)
         with contextlib.suppress(HardestFirstError, JobLost):
-            sender.send(Draft(made_of, rows, (), None), on_progress=lambda done, total: None)
+            sender.send(Draft(made_of, rows, (), None), Attempt(hold=self.hold))
 
 
 class Orders(RuleBasedStateMachine):

@@ -18,7 +18,7 @@ from tests.postgres_server import postgres_bin, running_postgres
 SLOW_FOLDERS = {"api", "jobs", "label_studio", "loop", "simulate", "training"}
 # The same in files of other folders: networks, and servers.
 SLOW_FILES = {
-    *("test_demo_scene.py", "test_export.py", "test_exports.py", "test_metrics.py"),
+    *("test_demo_scene.py", "test_conversion.py", "test_foreign.py", "test_metrics.py"),
     *("test_model.py", "test_models.py", "test_server.py", "test_service_log.py", "test_yolo.py"),
 }
 SLOW_FIXTURES = {"label_studio", "postgres_url", "redis_url"}

@@ -8,16 +8,14 @@ use its result.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
-from backend.errors import BusyError
 from backend.metrics import timed
 from backend.ranking.candidates import RankOptions
 from backend.ranking.order import load_embeddings
@@ -28,16 +26,13 @@ from backend.store.pins import Assignments
 from backend.store.pools import Stamp, pool_stamp
 from backend.store.scores import Store
 from backend.strategies import STRATEGIES
+from backend.turnstile import Turnstile
 
 # 100,000 tasks with 512 dims of the image and as many of its objects take up about 220 MB.
 _MAX_BYTES = 2**30
 _MAX_ORDERS = 16
 # Scores, standing and place of a task, and its hash as a Python string.
 _BYTES_PER_TASK = 160
-# An order takes up to 3 s, and one is made at a time. Requests that wait hold a thread that others
-# need: only so many may wait, and any more only for a moment.
-_WAITING = 8
-_PATIENCE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -92,12 +87,14 @@ class PoolMemory:
         self._store = store
         self._answers = AnswerStore(store)
         self._assignments = Assignments(store)
-        self._max_bytes = max_bytes
-        self._projects: OrderedDict[int, _Held] = OrderedDict()
+        self._projects: LRUCache[int, _Held] = LRUCache(max_bytes, lambda held: held.bytes)
         self._lock = threading.Lock()  # for `_projects` and `_reading`, never held for long
         self._reading: dict[int, threading.Lock] = {}
-        self._ranking = threading.Lock()
-        self._turns = threading.BoundedSemaphore(_WAITING)
+        self._ranking = Turnstile(
+            "too many other orders are asked for at once: ask again in a few seconds",
+            waiting=7,
+            place_s=1.0,
+        )
 
     def ranked(
         self,
@@ -154,18 +151,19 @@ class PoolMemory:
             held = self._projects.get(project_id)
             if held is not None and held.stamp == stamp:
                 held.stamp = stamp
-                self._projects.move_to_end(project_id)
                 return held
             reading = self._reading.setdefault(project_id, threading.Lock())
         with reading:
             # A thread that waited here finds it read, unless it changed once more.
             stamp = pool_stamp(self._store, project_id)
-            held = self._projects.get(project_id)
+            with self._lock:
+                held = self._projects.get(project_id)
             if stamp is None or (held is not None and held.stamp == stamp):
                 return held
             fresh = self._read(project_id, stamp, held)
             if fresh is not None:
-                self._hold(project_id, fresh)
+                with self._lock:
+                    self._hold(fresh)
             return fresh
 
     def _read(self, project_id: int, stamp: Stamp, before: _Held | None) -> _Held | None:
@@ -182,14 +180,18 @@ class PoolMemory:
             fresh.orders = before.orders
         return fresh
 
-    def _hold(self, project_id: int, held: _Held) -> None:
-        with self._lock:
-            self._projects[project_id] = held
-            self._projects.move_to_end(project_id)
-            self._make_room()
+    def _hold(self, held: _Held) -> None:
+        """Keep it at its size of now: projects used longest ago make room, then its embeddings."""
+        self._projects.pop(held.kept.project_id, None)
+        try:
+            self._projects[held.kept.project_id] = held
+        except ValueError:  # too large even alone
+            held.embeddings = None
+            with suppress(ValueError):
+                self._projects[held.kept.project_id] = held
 
     def _rank(self, held: _Held, options: RankOptions) -> RankedPool:
-        with self._turn():
+        with self._ranking.turn():  # up to 3 s each
             found = held.orders.get(_key(options))
             if found is not None:
                 return found
@@ -200,20 +202,9 @@ class PoolMemory:
                 del held.orders[key]
             held.orders[_key(options)] = pool
         with self._lock:
-            self._make_room()
+            if self._projects.get(held.kept.project_id) is held:
+                self._hold(held)
         return pool
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        if not self._turns.acquire(timeout=_PATIENCE_S):
-            raise BusyError(
-                "too many other orders are asked for at once: ask again in a few seconds"
-            )
-        try:
-            with self._ranking:
-                yield
-        finally:
-            self._turns.release()
 
     def _embeddings(self, held: _Held) -> NDArray[np.float16]:
         if held.embeddings is None:
@@ -224,14 +215,6 @@ class PoolMemory:
                 held.kept.columns.image_hashes,
             )
         return held.embeddings
-
-    def _make_room(self) -> None:
-        """Drop the projects used longest ago; of the last one only its embeddings."""
-        excess = sum(held.bytes for held in self._projects.values()) - self._max_bytes
-        while excess > 0 and len(self._projects) > 1:
-            excess -= self._projects.popitem(last=False)[1].bytes
-        if excess > 0:
-            next(iter(self._projects.values())).embeddings = None
 
 
 def _key(options: RankOptions) -> tuple[str, float]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from cachetools import LRUCache
 
 from backend.images.source import ImageSource
 from backend.scoring.model_files import ModelFiles
@@ -40,7 +41,7 @@ class Scorers:
         self._source = ImageSource.from_settings(settings)
         self._lock = threading.RLock()
         self._base: Scorer | None = None
-        self._trained: OrderedDict[str, Scorer] = OrderedDict()
+        self._trained: LRUCache[str, Scorer] = LRUCache(_LOADED)
 
     def close(self) -> None:
         """Close the connections to where images are."""
@@ -85,7 +86,4 @@ class Scorers:
             # Rounds trained before there were class weights do not tell.
             boxes = serving.judgement.get("boxes_by_class")
             self._trained[key] = Scorer(models, self._store, self._source, learned=boxes)
-            if len(self._trained) > _LOADED:
-                self._trained.popitem(last=False)
-        self._trained.move_to_end(key)
         return self._trained[key]

@@ -10,6 +10,10 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.detections import Detections
 from backend.errors import ImageError
 from backend.images.source import ImageSource, image_uri
 from backend.label_studio.label_map import data_field
@@ -18,7 +22,7 @@ from backend.metrics import IMAGES_SCORED, IMAGES_SKIPPED, timed
 from backend.selection.class_weights import class_weights, weigh_image
 from backend.selection.embeddings import mean_direction
 from backend.store.scores import IMAGE_VIEW, ScoredTask, Store
-from backend.uncertainty import score_image
+from backend.uncertainty import ImageScores, score_image
 from backend.vision.models import Models, Observation
 from backend.vision.pipeline import observe_all
 
@@ -198,23 +202,34 @@ class Scorer:
 
     def _scored(self, seen: _Seen) -> ScoredTask:
         detections = seen.observation.detections
+        scores, class_weight = score_detections(
+            detections, floor=self._models.detector.floor, class_weights=self._class_weights
+        )
         return ScoredTask(
             task_id=seen.due.task_id,
             image_uri=seen.due.uri,
             image_hash=seen.due.image_hash,
             detector=self.detector_version,
             detections=detections,
-            scores=score_image(
-                detections.class_scores,
-                peak_score=detections.peak_score,
-                floor=self._models.detector.floor,
-            ),
-            class_weight=1.0
-            if self._class_weights is None
-            else weigh_image(
-                detections.class_scores, self._class_weights, floor=self._models.detector.floor
-            ),
+            scores=scores,
+            class_weight=class_weight,
         )
+
+
+def score_detections(
+    found: Detections, *, floor: float, class_weights: NDArray[np.float64] | None
+) -> tuple[ImageScores, float]:
+    """An image's public scores (see `score_image`), and its weight by class (see `weigh_image`).
+
+    Args:
+        found: what the detector saw in the image.
+        floor: the score from which a box counts.
+        class_weights: (C,) of the classes the detector learned; None: nothing is weighted.
+    """
+    scores = score_image(found.class_scores, peak_score=found.peak_score, floor=floor)
+    if class_weights is None:
+        return scores, 1.0
+    return scores, weigh_image(found.class_scores, class_weights, floor=floor)
 
 
 def _skip(report: ScoringReport, project_id: int, task_id: int, error: ImageError) -> None:

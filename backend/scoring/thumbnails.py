@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+
+from cachetools import LRUCache
 
 from backend.images.cache import ImageCache
 from backend.images.source import ImageSource
@@ -67,7 +69,10 @@ class Thumbnails:
         self._store = store
         self._source = source
         self._cache = cache
-        self._memory = _Memory(memory_bytes)
+        # By task: the thumbnail, and when it was last checked against the store.
+        self._memory: LRUCache[int, tuple[Thumbnail, float]] = LRUCache(
+            memory_bytes, lambda kept: len(kept[0].jpeg)
+        )
         self._clock = clock
         self._lock = threading.Lock()
         self._decoding = threading.Lock()
@@ -94,7 +99,8 @@ class Thumbnails:
 
         Touches neither disk nor store.
         """
-        return self._memory.get(task_id, checked_after=self._clock() - FRESH_S)
+        found, checked_at = self._remembered(task_id)
+        return found if checked_at >= self._clock() - FRESH_S else None
 
     def find(self, task_id: int) -> TaskImage | None:
         """What a task shows by its last scoring; None: it was never scored.
@@ -107,13 +113,13 @@ class Thumbnails:
     def kept(self, image: TaskImage) -> Thumbnail | None:
         """The thumbnail from memory or disk; None: it is to be made."""
         now = self._clock()
-        found = self._memory.get(image.task_id)
+        found, _ = self._remembered(image.task_id)
         if found is None or found.image != image:
             jpeg = self._cache.get(_key(image))
             if jpeg is None:
                 return None
             found = Thumbnail.of(image, jpeg)
-        self._memory.put(found, now)
+        self._remember(found, now)
         return found
 
     def make(self, image: TaskImage) -> Future[Thumbnail]:
@@ -144,8 +150,18 @@ class Thumbnails:
             jpeg = thumbnail(decode(content, long_side=LONG_SIDE), LONG_SIDE)
         self._cache.put(_key(image), jpeg)
         found = Thumbnail.of(image, jpeg)
-        self._memory.put(found, now)
+        self._remember(found, now)
         return found
+
+    def _remembered(self, task_id: int) -> tuple[Thumbnail | None, float]:
+        with self._lock:
+            return self._memory.get(task_id, (None, 0.0))
+
+    def _remember(self, found: Thumbnail, checked_at: float) -> None:
+        with self._lock:
+            self._memory.pop(found.image.task_id, None)
+            with suppress(ValueError):  # larger than all of the memory
+                self._memory[found.image.task_id] = (found, checked_at)
 
 
 def drop_thumbnail(settings: Settings, image: TaskImage) -> None:
@@ -162,30 +178,3 @@ def _cache_of(settings: Settings) -> ImageCache:
 def _key(image: TaskImage) -> str:
     # The file may have changed since it was scored: its hash alone would be no key.
     return f"{image.image_hash} {image.image_uri}"
-
-
-class _Memory:
-    """The last used thumbnails by task id, as many as fit."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit = limit_bytes
-        self._lock = threading.Lock()
-        self._size = 0
-        self._kept: OrderedDict[int, tuple[Thumbnail, float]] = OrderedDict()
-
-    def get(self, task_id: int, *, checked_after: float = float("-inf")) -> Thumbnail | None:
-        with self._lock:
-            found, checked_at = self._kept.get(task_id, (None, 0.0))
-            if found is None or checked_at < checked_after:
-                return None
-            self._kept.move_to_end(task_id)
-            return found
-
-    def put(self, found: Thumbnail, checked_at: float) -> None:
-        with self._lock:
-            before = self._kept.pop(found.image.task_id, None)
-            self._size += len(found.jpeg) - (len(before[0].jpeg) if before else 0)
-            self._kept[found.image.task_id] = (found, checked_at)
-            while self._size > self._limit:
-                _, (oldest, _) = self._kept.popitem(last=False)
-                self._size -= len(oldest.jpeg)

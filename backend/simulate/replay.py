@@ -18,7 +18,8 @@ import numpy as np
 
 from backend.disk import write_whole
 from backend.errors import SimulationError
-from backend.selection.class_weights import class_weights, weigh_image
+from backend.scoring.scorer import score_detections
+from backend.selection.class_weights import class_weights
 from backend.selection.embeddings import mean_direction
 from backend.simulate.analysis import FULL
 from backend.simulate.arms import (
@@ -35,7 +36,7 @@ from backend.store.scores import ScoreColumns
 from backend.training.matching import match_image, relative_predictions
 from backend.training.plan import TrainingPlan
 from backend.training.quality import JUDGING_FLOOR, Quality, measure
-from backend.uncertainty import ImageScores, score_image
+from backend.uncertainty import ImageScores
 from backend.vision.encoder import DetectorEncoder
 from backend.vision.models import Models
 
@@ -181,10 +182,9 @@ class Replay:
         seen_all = observe(Models(detector, encoder), [pool[p] for p in looked_at], crops=crops)
         for place, seen in zip(looked_at, seen_all, strict=True):
             found = seen.detections
-            scores.append(
-                score_image(found.class_scores, peak_score=found.peak_score, floor=detector.floor)
-            )
-            by_class.append(weigh_image(found.class_scores, of_classes, floor=detector.floor))
+            scored, weight = score_detections(found, floor=detector.floor, class_weights=of_classes)
+            scores.append(scored)
+            by_class.append(weight)
             shown.append(len(found.above(self._stage.settings.model_score_threshold)))
             if len(seen.object_embeddings):
                 objects[str(place)] = mean_direction(seen.object_embeddings)

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.errors import WeightsError
+from backend.vision.conversion import Source, cached_export
 from backend.vision.engines import Engine, OpenVinoEngine, TorchEngine
-from backend.vision.export import Source, cached_export
 from backend.vision.weights import content_hash, inside, short_hash
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from backend.detections import Detections
 from backend.errors import WeightsError
+from backend.vision.conversion import Source, cached_export, drop_export
 from backend.vision.decoder import DecoderOptions, decode
 from backend.vision.detector import Prepared
 from backend.vision.engines import Engine, OpenVinoEngine, Outputs, TorchEngine
-from backend.vision.export import Source, cached_export, drop_export
-from backend.vision.exports import read_foreign
+from backend.vision.foreign import read_foreign
 from backend.vision.letterbox import draw, fit
 from backend.vision.picture import Picture
 from backend.vision.weights import content_hash, short_hash

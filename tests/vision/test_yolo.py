@@ -10,9 +10,9 @@ import pytest
 
 from backend.detections import Detections
 from backend.errors import WeightsError
+from backend.vision.conversion import convert
 from backend.vision.detector import Detector
 from backend.vision.engines import OpenVinoEngine, TorchEngine
-from backend.vision.export import convert
 from backend.vision.picture import Picture
 from backend.vision.yolo import InputSpec, YoloDetector, load_detector, network_of, read_checkpoint
 from tests.vision import networks

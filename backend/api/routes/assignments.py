@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, status
@@ -17,23 +15,22 @@ from backend.api.prefixes import PREFIXES
 from backend.api.routes.jobs import JobView
 from backend.api.security.access import Caller, Writer
 from backend.api.services import Services, ServicesDep
-from backend.errors import BusyError
 from backend.job_kinds import ASSIGN
 from backend.label_studio.client import Studio
 from backend.label_studio.records import TaskRef
 from backend.label_studio.reviewer_tabs import QueueName, ReviewerTabs
 from backend.store.pins import Assignments
+from backend.turnstile import Turnstile
 
 router = APIRouter(prefix="/v1/assignments", tags=["queue"])
 
 _LABEL_STUDIO_S = 10.0
-_TURN_S = 10.0
 _NAMED_IN_A_LINE = 10
 
-# They wait for Label Studio and hold a thread each; and two that deal out images at the same time
-# would not see each other's.
-_few = threading.BoundedSemaphore(4)
-_turn = threading.Lock()
+# Two that deal out images at the same time would not see each other's.
+_dealing = Turnstile(
+    "other queues are being made right now: ask again in a few seconds", waiting=3, turn_s=10.0
+)
 
 Label = Annotated[
     str,
@@ -128,7 +125,7 @@ def assign_queue(
     _refuse_repeated("reviewer", [queue.owner.removeprefix("for ") for queue in queues])
     project_id = _project_of(body, services, caller)
     with (
-        _in_turn(),
+        _dealing.turn(),
         Studio.from_settings(services.settings, timeout=_LABEL_STUDIO_S, retries=0) as studio,
     ):
         tasks = _find(studio, project_id, body.image_ids)
@@ -251,22 +248,6 @@ def _listed(image_ids: list[int]) -> str:
     named = ", ".join(str(image_id) for image_id in image_ids[:_NAMED_IN_A_LINE])
     plural = "image" if len(image_ids) == 1 else "images"
     return f"{plural} {named}" + (f" and {more} more" if more > 0 else "")
-
-
-@contextmanager
-def _in_turn() -> Iterator[None]:
-    busy = BusyError("other queues are being made right now: ask again in a few seconds")
-    if not _few.acquire(blocking=False):
-        raise busy
-    try:
-        if not _turn.acquire(timeout=_TURN_S):
-            raise busy
-        try:
-            yield
-        finally:
-            _turn.release()
-    finally:
-        _few.release()
 
 
 def _unprocessable(line: str) -> HTTPException:

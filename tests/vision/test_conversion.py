@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from backend.errors import WeightsError
-from backend.vision.export import Source, cached_export, drop_export
+from backend.vision.conversion import Source, cached_export, drop_export
 
 
 def build(calls: list[int], fail: bool = False) -> Source:
@@ -99,8 +99,8 @@ FULL = """
 import resource, signal, sys
 from pathlib import Path
 from backend.errors import WeightsError
-from backend.vision.export import cached_export
-from tests.vision.test_export import build
+from backend.vision.conversion import cached_export
+from tests.vision.test_conversion import build
 source = build([])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
@@ -127,8 +127,8 @@ def test_converting_tells_nobody_and_writes_nothing_else(tmp_path: Path) -> None
 import socket, sys, torch
 asked = []
 socket.getaddrinfo = lambda *address, **_: asked.append(address) or []
-from backend.vision.export import Source
-from backend.vision.export import convert
+from backend.vision.conversion import Source
+from backend.vision.conversion import convert
 class Double(torch.nn.Module):
     def forward(self, pixels):
         return (pixels.float() * 2,)

@@ -9,13 +9,16 @@ HardestFirstError
  ├── NothingToRankError     a project without unlabelled images that can be scored
  ├── StoreError             the local database cannot be read or written
  ├── BusyError              too much is asked for at once; later it is done
- ├── QueueError             jobs cannot be carried to a worker, or one stands in the way
+ ├── OrderError             no order is published, or another backend's predictions are shown
+ ├── PromotionError         a model that cannot be promoted, or be taken back
+ ├── QueueError             no such job, one that blocks another, or one that failed
  ├── TrainingError          a training that cannot start or failed; the serving model stands
  ├── SimulationError        a replay that cannot start, or runs of it that failed
  ├── ApiKeyError            a key of the API that cannot be made or revoked
  └── LabelStudioError       Label Studio refused, or did not answer as it must
       ├── UnreachableError  no answer: it is down, or the address is wrong
       ├── AccessError       the token is wrong, expired or lacks the right
+      ├── RefusedError      it answered with an error status
       └── PublishError      an order could not be published; the old one still stands
 
 Every message is one line that names the thing and the remedy. None holds a secret.
@@ -58,8 +61,16 @@ class BusyError(HardestFirstError):
     """Too much is asked for at once. It is done when it is asked for again a little later."""
 
 
+class OrderError(HardestFirstError):
+    """No order is published, or annotators are shown predictions that are not of this backend."""
+
+
+class PromotionError(HardestFirstError):
+    """A model cannot be promoted, or no promotion be taken back."""
+
+
 class QueueError(HardestFirstError):
-    """There is no such job, or a running one blocks another."""
+    """There is no such job, a running one blocks another, or one failed."""
 
 
 class TrainingError(HardestFirstError):
@@ -84,6 +95,19 @@ class UnreachableError(LabelStudioError):
 
 class AccessError(LabelStudioError):
     """The token is wrong, expired, or lacks the right to do this."""
+
+
+class RefusedError(LabelStudioError):
+    """Label Studio answered, but with an error status.
+
+    Args:
+        message: one line.
+        status: the HTTP status.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class PublishError(LabelStudioError):

@@ -15,10 +15,10 @@ from backend.errors import (
     BusyError,
     HardestFirstError,
     LabelStudioError,
+    RefusedError,
     StoreError,
     UnreachableError,
 )
-from backend.label_studio.transport import RefusedError
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from backend.label_studio.transport import RefusedError
-
 Level = Literal["ok", "warn", "fail"]
 
 TASKS = "tasks"
@@ -50,13 +48,8 @@ def fail(check: str, message: str, remedy: str) -> Finding:
 
 
 def failed(check: str, error: Exception) -> Finding:
-    """Our errors read "what is wrong: what to do": split at the last colon that is no address.
-
-    Where Label Studio refused, its own words come last, and are no remedy.
-    """
+    """Our errors read "what is wrong: what to do": split at the last colon that is no address."""
     message, separator, remedy = str(error).rpartition(": ")
-    if isinstance(error, RefusedError) and f"({error.status}): " in str(error):
-        return Finding(check, "fail", str(error), "see Label Studio's log for the cause")
     return Finding(check, "fail", message, remedy) if separator else Finding(check, "fail", remedy)
 
 

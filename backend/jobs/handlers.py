@@ -8,14 +8,13 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from backend.errors import TrainingError
+from backend.errors import RefusedError, TrainingError
 from backend.job_kinds import CLEAN_UP, KINDS, POLL, PUBLISH, TRAIN
 from backend.jobs.context import JobContext
 from backend.jobs.runner import Handler
 from backend.jobs.watch import Watch
 from backend.label_studio.client import Studio
 from backend.label_studio.records import ProjectInfo
-from backend.label_studio.transport import RefusedError
 from backend.learning.clean_up import clean_up
 from backend.learning.round import Hooks, Learner
 from backend.learning.sync_annotations import AnswerReader

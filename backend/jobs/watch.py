@@ -7,12 +7,12 @@ from datetime import datetime, timezone
 from functools import partial
 from http import HTTPStatus
 
+from backend.errors import RefusedError
 from backend.job_kinds import PUBLISH, TRAIN
 from backend.jobs.due import Situation, publish_is_due, training_is_due
 from backend.label_studio.client import Studio
 from backend.label_studio.publish import restore_order
 from backend.label_studio.records import ProjectInfo
-from backend.label_studio.transport import RefusedError
 from backend.label_studio.webhooks import backend_webhook_url, ensure_webhook, is_own_server
 from backend.learning.sync_annotations import AnswerReader
 from backend.learning.training_set import why_not_judged

@@ -59,10 +59,6 @@ class Studio(TaskReading):
         except LabelStudioError:  # only Enterprise has this route, and not for every account
             return None
 
-    def version(self) -> str:
-        """Label Studio's version, as in "1.23.2"."""
-        return self.release().version
-
     def release(self) -> Release:
         """Label Studio's version and edition."""
         found = self._get("/api/version", "asking for the version", read=Release.of)

@@ -12,9 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from backend.errors import LabelStudioError, PublishError, UnreachableError
+from backend.errors import LabelStudioError, PublishError, RefusedError, UnreachableError
 from backend.label_studio.client import Studio
-from backend.label_studio.transport import RefusedError
 
 logger = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backend.errors import LabelStudioError, PublishError
+from backend.errors import LabelStudioError, PublishError, RefusedError
 from backend.label_studio.client import UNCERTAINTY_SAMPLING, Studio
 from backend.label_studio.importing import import_rows
-from backend.label_studio.transport import RefusedError, one_line
+from backend.label_studio.transport import one_line
 from backend.label_studio.versions import fresh_version, is_ours
 
 __all__ = [

@@ -10,10 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from datetime import datetime, timezone
 from typing import Any
 
-from backend.errors import LabelStudioError
+from backend.errors import LabelStudioError, RefusedError
 from backend.label_studio.connection import Connection
 from backend.label_studio.records import AnnotationRef, TaskRef
-from backend.label_studio.transport import RefusedError
 
 # Their ids travel in the address, and Label Studio sends all predictions of a task along.
 TASKS_A_REQUEST = 100

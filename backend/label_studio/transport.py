@@ -16,24 +16,11 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 from label_studio_sdk.core.api_error import ApiError
 
-from backend.errors import AccessError, LabelStudioError, UnreachableError
+from backend.errors import AccessError, LabelStudioError, RefusedError, UnreachableError
 from backend.label_studio.auth import LEGACY_IS_OFF, MAKE_A_TOKEN, TokenKind
 from backend.metrics import count_studio_error, count_studio_refusal
 
 DETAIL_LIMIT = 240
-
-
-class RefusedError(LabelStudioError):
-    """Label Studio answered, but with an error status.
-
-    Args:
-        message: one line.
-        status: the HTTP status.
-    """
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 @contextmanager
@@ -163,7 +150,9 @@ def _from_status(
             f"Label Studio {why} at {doing} ({status}; {detail}): see its log, and try again",
             status,
         )
-    return RefusedError(f"Label Studio refused {doing} ({status}): {detail}", status)
+    return RefusedError(
+        f"Label Studio refused {doing} ({status}; {detail}): see its log for the cause", status
+    )
 
 
 def foreign(url: str, doing: str) -> LabelStudioError:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from backend.errors import HardestFirstError
+from backend.errors import OrderError
 from backend.images.source import browser_url
 from backend.label_studio.client import Studio
 from backend.label_studio.records import ProjectInfo
@@ -97,13 +97,13 @@ def published_queue(studio: Studio, store: Store, project_id: int, limit: int) -
     A pinned image that was never scored has a rank, and no row.
 
     Raises:
-        HardestFirstError: nothing is published for this project.
+        OrderError: nothing is published for this project.
     """
     project = studio.project(project_id)
     adopt_published(store, project)
     live = store.publication(project_id)
     if live is None:
-        raise HardestFirstError(
+        raise OrderError(
             f"Project {project_id} has no published order: "
             f"run `python -m backend score {project_id}` first."
         )

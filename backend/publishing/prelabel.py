@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 
-from backend.errors import HardestFirstError
+from backend.errors import OrderError
 from backend.label_studio.client import Studio
 from backend.label_studio.importing import import_rows
 from backend.label_studio.label_map import LabelMap
@@ -64,7 +64,7 @@ def prelabel(
         attempt: the version that an earlier one began is continued.
 
     Raises:
-        HardestFirstError: annotators are shown another model's predictions, or what they are
+        OrderError: annotators are shown another model's predictions, or what they are
             shown was switched meanwhile.
         LabelStudioError: Label Studio does not answer, or refuses.
     """
@@ -137,7 +137,7 @@ def _check_unchanged(studio: Studio, project: ProjectInfo) -> None:
     """Refuse to replace what was published while boxes were drawn."""
     now = studio.project(project.id).model_version
     if now != project.model_version:
-        raise HardestFirstError(
+        raise OrderError(
             f"Project {project.id} was switched to {now!r} while boxes were drawn: that is left as "
             f"it is; run `python -m backend auto-label {project.id}` again"
         )
@@ -147,13 +147,13 @@ def _shown_version(studio: Studio, project: ProjectInfo) -> str:
     """The version of ours that annotators are shown; "" for none.
 
     Raises:
-        HardestFirstError: it is another model's.
+        OrderError: it is another model's.
     """
     shown = project.model_version
     if is_ours(shown):
         return shown
     if shown and shown not in {backend.title for backend in studio.backends(project.id)}:
-        raise HardestFirstError(
+        raise OrderError(
             f"Project {project.id} shows the predictions {shown!r}, which are not of this backend: "
             "choose none in its settings under Annotation, or make an order with "
             f"`python -m backend score {project.id}`"

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
-from backend.errors import HardestFirstError, ImageError, LabelConfigError
+from backend.errors import BusyError, HardestFirstError, ImageError, LabelConfigError
 from backend.images.source import image_uri
 from backend.label_studio.label_map import data_field
 from backend.label_studio.records import TaskRef
@@ -105,12 +105,13 @@ class ScoringWorker:
         """The version of the detector that MODEL names; waits for it at most `timeout` seconds.
 
         Raises:
-            HardestFirstError: it cannot be loaded, or is not loaded in time.
+            HardestFirstError: it cannot be loaded.
+            BusyError: it is not loaded in time.
         """
         try:
             return self._loaded.result(timeout)
         except FutureTimeoutError:  # not the builtin before Python 3.11
-            raise HardestFirstError(
+            raise BusyError(
                 f"the models are still loading after {timeout:.0f} s: ask again in a minute"
             ) from None
 

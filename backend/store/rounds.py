@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, select, update
 
-from backend.errors import HardestFirstError
+from backend.errors import PromotionError
 from backend.store import tables
 from backend.store.database import Database, utc
 
@@ -127,23 +127,23 @@ class RoundStore:
         """Let a version, or `BASE`, serve from now on.
 
         Raises:
-            HardestFirstError: the project has no such version, or it serves already.
+            PromotionError: the project has no such version, or it serves already.
         """
         known = list(dict.fromkeys([BASE, *(row.version for row in self.rounds(project_id))]))
         if version not in known:
-            raise HardestFirstError(
+            raise PromotionError(
                 f"Project {project_id} has no version {version!r}: it has {', '.join(known)}"
             )
         with self._database.begin() as connection:
             if _serving(connection, project_id) == version:
-                raise HardestFirstError(f"Project {project_id} is served by {version} already")
+                raise PromotionError(f"Project {project_id} is served by {version} already")
             _promote(connection, project_id, version)
 
     def roll_back(self, project_id: int) -> tuple[str, str]:
         """Take the last promotion back; returns what served and what serves now.
 
         Raises:
-            HardestFirstError: nothing was ever promoted.
+            PromotionError: nothing was ever promoted.
         """
         c = tables.promotions.c
         with self._database.begin() as connection:
@@ -151,7 +151,7 @@ class RoundStore:
                 select(func.max(c.id)).where(c.project_id == project_id, c.withdrawn.is_(False))
             )
             if last is None:
-                raise HardestFirstError(
+                raise PromotionError(
                     f"Project {project_id} is served by the weights that MODEL names: there is "
                     "nothing to roll back to"
                 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from backend.errors import HardestFirstError
+from backend.errors import QueueError, SettingsError
 from backend.job_kinds import KINDS, POLL
 from backend.verbs.console import (
     Json,
@@ -90,7 +90,7 @@ def forget(
         counts = ", ".join(f"{count} {name}" for name, count in stored.items())
         if not yes:
             if not sys.stdin.isatty():
-                raise HardestFirstError(
+                raise SettingsError(
                     f"forgetting project {project_id} has to be confirmed, and nobody can be asked "
                     "here: add --yes"
                 )
@@ -174,5 +174,5 @@ def run_as_job(
             on_progress=on_progress,
         )
     if job.state != DONE:
-        raise HardestFirstError(job.error or f"{job} was {job.state}")
+        raise QueueError(job.error or f"{job} was {job.state}")
     return job

@@ -448,7 +448,7 @@ def _redis_with_a_port_that_is_none(settings: Settings, web: WebServer) -> None:
 def _label_studio_that_refuses_the_token(settings: Settings, web: WebServer) -> None:
     web.answers["/api/version"] = lambda handler: reply(handler, 401, b'{"detail": "no"}')
     with Studio(web.url, SECRET) as studio:
-        studio.version()
+        studio.release()
 
 
 def _label_studio_that_refuses_to_renew_it(settings: Settings, web: WebServer) -> None:
@@ -457,7 +457,7 @@ def _label_studio_that_refuses_to_renew_it(settings: Settings, web: WebServer) -
     # The two first parts of a JWT: {"alg": "none"} and {"token_type": "refresh"}.
     token = f"eyJhbGciOiAibm9uZSJ9.eyJ0b2tlbl90eXBlIjogInJlZnJlc2gifQ.{SECRET}"
     with Studio(web.url, token) as studio:
-        studio.version()
+        studio.release()
 
 
 def _label_studio_with_a_password_in_its_address(settings: Settings, web: WebServer) -> None:

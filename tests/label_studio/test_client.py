@@ -18,11 +18,16 @@ import httpx
 import pytest
 
 import backend.label_studio
-from backend.errors import AccessError, LabelStudioError, SettingsError, UnreachableError
+from backend.errors import (
+    AccessError,
+    LabelStudioError,
+    RefusedError,
+    SettingsError,
+    UnreachableError,
+)
 from backend.label_studio.auth import TokenAuth, token_kind
 from backend.label_studio.client import UNCERTAINTY_SAMPLING, Studio
 from backend.label_studio.protocol import parse_webhook, project_number
-from backend.label_studio.transport import RefusedError
 from tests.label_studio.conftest import reply
 
 URL = "http://studio.example"
@@ -92,7 +97,7 @@ def test_what_the_library_says_of_headers_is_not_quoted(web, monkeypatch):
         Studio(web.url, "open-sesame\n0123", retries=0) as studio,
         pytest.raises(UnreachableError, match="has a character that HTTP does not") as caught,
     ):
-        studio.version()
+        studio.release()
     assert "sesame" not in str(caught.value)
 
 
@@ -105,7 +110,7 @@ def test_a_proxy_that_is_not_there_is_named(monkeypatch):
         Studio("http://label-studio.example", "0123456789abcdef", retries=0) as studio,
         pytest.raises(UnreachableError, match=r"label-studio\.example to NO_PROXY"),
     ):
-        studio.version()
+        studio.release()
 
 
 def test_a_certificate_of_ones_own_is_named_and_can_be_trusted(tmp_path, monkeypatch):
@@ -135,10 +140,10 @@ def test_a_certificate_of_ones_own_is_named_and_can_be_trusted(tmp_path, monkeyp
             Studio(url, "0123456789abcdef", retries=0) as studio,
             pytest.raises(UnreachableError, match="set SSL_CERT_FILE to a file"),
         ):
-            studio.version()
+            studio.release()
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         with Studio(url, "0123456789abcdef", retries=0) as studio:
-            assert studio.version() == "1.23.2"
+            assert studio.release().version == "1.23.2"
     finally:
         server.shutdown()
         thread.join()
@@ -226,7 +231,7 @@ def either(request, label_studio):
 
 def test_both_kinds_of_token_open_the_door(either, label_studio):
     assert either.whoami().email == label_studio.admin.email
-    assert either.version().startswith("1.")
+    assert either.release().version.startswith("1.")
 
 
 @pytest.mark.since("1.17", "older versions have no other kind of token")
@@ -348,7 +353,7 @@ def studio_of(answer, key="legacy-token-0123456789", **options):
         lambda studio: studio.model_versions(1),
         lambda studio: studio.import_predictions(1, [{"task": 1, "result": []}]),
         lambda studio: studio.delete_model_version(1, "v"),
-        lambda studio: studio.version(),
+        lambda studio: studio.release(),
     ],
 )
 def test_failures_in_one_line(answer, error, message, call):
@@ -396,7 +401,7 @@ def test_bytes_that_are_no_json_are_one_line(content):
     headers = {"content-encoding": "gzip"} if content.startswith(b"\x1f") else {}
     studio = studio_of(lambda request: httpx.Response(200, content=content, headers=headers))
     with pytest.raises(LabelStudioError, match="is not Label Studio's"):
-        studio.version()
+        studio.release()
 
 
 def test_projects_are_each_listed_once_whatever_a_page_holds():

@@ -13,11 +13,11 @@ import pytest
 
 from backend.doctor.findings import failed, next_step
 from backend.doctor.label_studio import diagnose, examine
+from backend.errors import RefusedError
 from backend.images.source import ImageSource
 from backend.label_studio.client import Studio
 from backend.label_studio.publish import fresh_version, publish
 from backend.label_studio.records import Release
-from backend.label_studio.transport import RefusedError
 from backend.settings import load_settings
 from tests.label_studio.conftest import reply, serving
 from tests.label_studio.test_backends import be_a_backend, connect, ranked
@@ -187,11 +187,11 @@ def test_a_version_that_was_not_tested_is_said_and_not_refused(
 
 
 def test_the_words_of_label_studio_are_no_remedy():
-    refused = RefusedError("Label Studio refused listing tasks (400): query: bad", 400)
+    refused = RefusedError("Label Studio refused a call (400; query: bad): see its log", 400)
     gone = RefusedError("Project 7 is not in Label Studio: check the number", 404)
 
-    assert failed("project", refused).message == str(refused)
-    assert failed("project", refused).remedy == "see Label Studio's log for the cause"
+    assert failed("project", refused).message == "Label Studio refused a call (400; query: bad)"
+    assert failed("project", refused).remedy == "see its log"
     assert failed("project", gone).remedy == "check the number"
 
 

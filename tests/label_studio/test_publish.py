@@ -13,7 +13,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from backend.errors import JobLost, PublishError, UnreachableError
+from backend.errors import JobLost, PublishError, RefusedError, UnreachableError
 from backend.label_studio.client import Studio
 from backend.label_studio.publish import (
     OrderedTask,
@@ -24,7 +24,6 @@ from backend.label_studio.publish import (
     remove_versions,
     restore_order,
 )
-from backend.label_studio.transport import RefusedError
 from backend.label_studio.versions import made_at
 
 BOX = {

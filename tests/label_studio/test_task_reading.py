@@ -7,10 +7,9 @@ from datetime import datetime, timedelta, timezone
 import httpx
 import pytest
 
-from backend.errors import LabelStudioError
+from backend.errors import LabelStudioError, RefusedError
 from backend.label_studio import task_reading
 from backend.label_studio.client import Studio
-from backend.label_studio.transport import RefusedError
 
 BOX = {
     "id": "box",

@@ -7,6 +7,7 @@ import json
 import httpx
 import pytest
 
+from backend.errors import RefusedError
 from backend.label_studio.client import Studio
 from backend.label_studio.protocol import (
     PROJECT_HEADER,
@@ -15,7 +16,6 @@ from backend.label_studio.protocol import (
     parse_webhook,
 )
 from backend.label_studio.records import BackendInfo
-from backend.label_studio.transport import RefusedError
 from backend.label_studio.versions import UNPUBLISHED, fresh_version
 from backend.label_studio.webhooks import (
     ACTIONS,

@@ -20,10 +20,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from backend.errors import HardestFirstError, JobLost, LabelStudioError
+from backend.errors import HardestFirstError, JobLost, LabelStudioError, RefusedError
 from backend.label_studio import versions
 from backend.label_studio.records import PredictionRef, ProjectInfo, TaskRef
-from backend.label_studio.transport import RefusedError
 from backend.label_studio.versions import (
     ABANDONED,
     GRACE,

@@ -16,7 +16,7 @@ from backend.jobs.worker import run_worker
 from backend.metrics import registry_with
 from backend.scoring.serving_model import keep_model_of
 from backend.settings import Settings
-from backend.store.annotations import AnswerStore
+from backend.store.annotations import AnnotationStore
 
 _CLEAN_UP_EVERY = timedelta(days=1)
 
@@ -58,7 +58,7 @@ def _figures_served(port: int) -> Iterator[None]:
 
 def _tick(context: WorkerContext) -> None:
     now = datetime.now(timezone.utc)
-    due = AnswerStore(context.store).due(now - timedelta(seconds=context.settings.poll_seconds))
+    due = AnnotationStore(context.store).due(now - timedelta(seconds=context.settings.poll_seconds))
     for project_id in due:
         context.queue.submit(POLL, project_id)
         last = context.queue.latest(project_id, CLEAN_UP)

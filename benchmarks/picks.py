@@ -1,6 +1,6 @@
 """What each way to score an image would label next: `python -m benchmarks.picks DATA_YAML OUT`.
 
-A replay judges a way to pick by trainings, which take hours. This looks through the eyes of one
+A replay evaluates a way to pick by trainings, which take hours. This looks through the eyes of one
 model that a replay (OUT, by `python -m backend simulate`) has left, at the images that were not
 labelled then, and counts what the next picks of each side hold. All sides pick from the very same
 detections. It prints JSON.

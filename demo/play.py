@@ -23,7 +23,7 @@ ANSWERS_A_ROUND = 40
 ROUND_MINUTES = 20.0
 SETTINGS = {
     "TRAIN_AFTER": str(ANSWERS_A_ROUND),
-    # The pool is small: with the usual share, the first model could hardly be judged.
+    # The pool is small: with the usual share, the first model could hardly be evaluated.
     "VALIDATION_SHARE": "0.25",
     "POLL_SECONDS": "10",
 }
@@ -86,7 +86,7 @@ def _size(file: Path) -> tuple[int, int]:
 
 
 def _wait_for_round(store: Store, queue: JobQueue, project_id: int, number: int) -> None:
-    """Show what the worker does until the round is judged and its order is published."""
+    """Show what the worker does until the round is evaluated and its order is published."""
     deadline = time.monotonic() + 60 * ROUND_MINUTES
     with _bars() as bars:
         bar = bars.add_task(f"round {number}: waiting for the worker", total=None)

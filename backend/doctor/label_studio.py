@@ -186,8 +186,8 @@ def _backend(
         return [
             warn(
                 "backend",
-                "No ML backend is connected: the order is served, but new answers only arrive by "
-                "polling",
+                "No ML backend is connected: the order is served, but new annotations only arrive "
+                "by polling",
                 "connect this backend's address under Settings > Model",
             )
         ]
@@ -229,12 +229,12 @@ def _webhook(studio: Studio, project_id: int, backends: Sequence[BackendInfo]) -
             warn(
                 "webhook",
                 f"The webhook to {unheard[0].url} is sent without payload, which only `python -m "
-                "backend serve` understands: new answers only arrive by polling",
+                "backend serve` understands: new annotations only arrive by polling",
                 "start `python -m backend worker`, which puts the payload back",
             )
         ]
     if any(reports_answers(hook) for hook in hooks):
-        return [ok("webhook", "Label Studio reports answers as they come")]
+        return [ok("webhook", "Label Studio reports annotations as they come")]
     if hooks:
         return [
             warn(
@@ -246,7 +246,8 @@ def _webhook(studio: Studio, project_id: int, backends: Sequence[BackendInfo]) -
     return [
         warn(
             "webhook",
-            "Label Studio made no webhook for the ML backend: new answers only arrive by polling",
+            "Label Studio made no webhook for the ML backend: new annotations only arrive by "
+            "polling",
             OPEN_PRIVATE_NETWORKS,
         )
     ]

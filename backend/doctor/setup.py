@@ -16,7 +16,7 @@ from backend.label_studio.records import ProjectInfo
 from backend.scoring.model_files import ModelFiles
 from backend.scoring.serving_model import model_that_serves, notes_on_model
 from backend.settings import Settings
-from backend.store.annotations import AnswerStore
+from backend.store.annotations import AnnotationStore
 from backend.store.rounds import RoundStore
 from backend.store.scores import Store
 from backend.store.sent_versions import SentVersions
@@ -70,7 +70,7 @@ def _examine_order(store: Store, project: ProjectInfo) -> list[Finding]:
     if live is None:
         return []
     ranks = {row.task_id: row.rank for row in store.ranks(live.model_version)}
-    answers = AnswerStore(store)
+    answers = AnnotationStore(store)
     # What was skipped before is ranked again, and was not passed over.
     since = answers.in_order_of_answering(project.id, live.created_at)
     answered = [task for task in since if task in ranks]
@@ -79,9 +79,9 @@ def _examine_order(store: Store, project: ProjectInfo) -> list[Finding]:
     if len(passed) < _FEWEST_ANSWERS or median(passed) <= others + _LEFT_OPEN:
         return []
     message = (
-        f"The last {len(passed)} answers did not come in the published order: half of them passed "
-        f"over {median(passed):.0f} images or more. Label Studio draws at random where a project "
-        "has several members, which Enterprise makes, or a database that came from it"
+        f"The last {len(passed)} annotations did not come in the published order: half of them "
+        f"passed over {median(passed):.0f} images or more. Label Studio draws at random where a "
+        "project has several members, which Enterprise makes, or a database that came from it"
     )
     return [warn(ORDER, message, BY_THE_TAB)]
 
@@ -135,14 +135,14 @@ def _examine_models(
 def _examine_worker(settings: Settings, store: Store, project_id: int | None) -> list[Finding]:
     """Whether a worker looks after the project; nothing is said of one it need not look after."""
     patience = timedelta(seconds=3 * settings.poll_seconds)
-    late = AnswerStore(store).due(datetime.now(timezone.utc) - patience)
+    late = AnnotationStore(store).due(datetime.now(timezone.utc) - patience)
     if project_id is None or project_id not in late:
         return []
     return [
         warn(
             "worker",
             f"no worker has looked at project {project_id} in the last {patience.seconds} s: its "
-            "answers train no model",
+            "annotations train no model",
             "start `python -m backend worker`, or see `python -m backend jobs`",
         )
     ]

@@ -17,16 +17,16 @@ from backend.label_studio.client import Studio
 from backend.label_studio.records import ProjectInfo
 from backend.learning.clean_up import clean_up
 from backend.learning.round import Hooks, Learner
-from backend.learning.sync_annotations import AnswerReader
-from backend.learning.training_set import why_not_judged
+from backend.learning.sync_annotations import AnnotationReader
+from backend.learning.training_set import why_not_evaluated
 from backend.publishing.attempt import Attempt
 from backend.publishing.live_queue import OrderReport
 from backend.publishing.prelabel import prelabel
-from backend.publishing.republish import Reorderer
+from backend.publishing.republish import Republisher
 from backend.publishing.score_and_publish import OrderMaker
 from backend.scoring.models import Scorers
 from backend.settings import Settings
-from backend.store.annotations import AnswerStore
+from backend.store.annotations import AnnotationStore
 from backend.store.job_queue import JobQueue
 from backend.store.jobs import DONE, FAILED, Job
 from backend.store.scores import Store
@@ -80,7 +80,7 @@ class WorkerContext:
         for warning in report.warnings:
             context.log(warning)
         if publish:
-            AnswerStore(self.store).watch(context.job.project_id)
+            AnnotationStore(self.store).watch(context.job.project_id)
             # For what changed while the order was made.
             self.queue.submit(POLL, context.job.project_id)
         self.on_report(report)
@@ -88,9 +88,9 @@ class WorkerContext:
 
     def assign(self, context: JobContext) -> dict[str, Any]:
         """Send the order again with the pinned tasks first."""
-        reorderer = Reorderer(self.settings, self.studio, self.store)
+        reorderer = Republisher(self.settings, self.studio, self.store)
         reordered = reorderer.run(context.job.project_id, _attempt(context))
-        AnswerStore(self.store).watch(context.job.project_id)
+        AnnotationStore(self.store).watch(context.job.project_id)
         self.queue.submit(POLL, context.job.project_id)
         return asdict(reordered)
 
@@ -98,16 +98,16 @@ class WorkerContext:
         """Train on the annotations, evaluate, and promote the model if it is no worse."""
         project_id = context.job.project_id
         if "answered" not in context.notes:
-            answers = AnswerStore(self.store)
+            answers = AnnotationStore(self.store)
             project = self.studio.project(project_id)
             answers.watch(project_id)
-            AnswerReader(self.studio, answers).read(
-                project, on_progress=partial(context.progress, "reading answers")
+            AnnotationReader(self.studio, answers).read(
+                project, on_progress=partial(context.progress, "reading annotations")
             )
             answered = len(answers.answered_tasks(project_id))
             # Without any annotation there is more to say than that none are in the hold-out.
             if answered and not context.job.payload.get("all_labels"):
-                self._refuse_unjudged(project)
+                self._refuse_unevaluated(project)
             # From here on counts when the next training is due.
             context.note(answered=answered)
 
@@ -127,8 +127,8 @@ class WorkerContext:
             "reason": row.reason,
         }
 
-    def _refuse_unjudged(self, project: ProjectInfo) -> None:
-        reason = why_not_judged(self.settings, self.studio, self.store, project)
+    def _refuse_unevaluated(self, project: ProjectInfo) -> None:
+        reason = why_not_evaluated(self.settings, self.studio, self.store, project)
         if reason:
             raise TrainingError(reason)
 
@@ -171,7 +171,7 @@ class WorkerContext:
         project_id = context.job.project_id
         missed = 1 + (int(last.notes.get("missed", 0)) if last is not None else 0)
         context.note(missed=missed)
-        if missed >= _LOOKS_FOR_A_MISSING and AnswerStore(self.store).unwatch(project_id):
+        if missed >= _LOOKS_FOR_A_MISSING and AnnotationStore(self.store).unwatch(project_id):
             logger.warning(
                 "project %s is not in Label Studio any more: it is looked at no longer, until it "
                 "is named again; `python -m backend forget %s` removes what is stored of it",

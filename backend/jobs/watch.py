@@ -14,12 +14,12 @@ from backend.label_studio.client import Studio
 from backend.label_studio.publish import restore_order
 from backend.label_studio.records import ProjectInfo
 from backend.label_studio.webhooks import backend_webhook_url, ensure_webhook, is_own_server
-from backend.learning.sync_annotations import AnswerReader
-from backend.learning.training_set import why_not_judged
+from backend.learning.sync_annotations import AnnotationReader
+from backend.learning.training_set import why_not_evaluated
 from backend.progress import Progress
 from backend.publishing.live_queue import adopt_published, config_hash
 from backend.settings import Settings
-from backend.store.annotations import AnswerStore
+from backend.store.annotations import AnnotationStore
 from backend.store.job_queue import JobQueue
 from backend.store.jobs import DONE, QUEUED, RUNNING
 from backend.store.rounds import RoundStore
@@ -55,7 +55,7 @@ class Watch:
         self._studio = studio
         self._store = store
         self._queue = queue
-        self._answers = AnswerStore(store)
+        self._answers = AnnotationStore(store)
         self._rounds = RoundStore(store)
 
     def look(self, project_id: int, *, on_progress: Progress) -> Found:
@@ -71,13 +71,13 @@ class Watch:
         self._answers.watch(project_id)
         adopt_published(self._store, project)
         self._keep_webhook(project_id)
-        reader = AnswerReader(self._studio, self._answers)
+        reader = AnnotationReader(self._studio, self._answers)
         read = reader.read(
-            project, listed_by=polled, on_progress=partial(on_progress, "reading answers")
+            project, listed_by=polled, on_progress=partial(on_progress, "reading annotations")
         )
         situation = self._situation(project)
         is_due = training_is_due(situation, self._settings)
-        waits = self._why_not_judged(project) if is_due else ""
+        waits = self._why_not_evaluated(project) if is_due else ""
         return Found(
             read=read,
             train=is_due and not waits,
@@ -85,8 +85,8 @@ class Watch:
             waits=waits,
         )
 
-    def _why_not_judged(self, project: ProjectInfo) -> str:
-        return why_not_judged(self._settings, self._studio, self._store, project)
+    def _why_not_evaluated(self, project: ProjectInfo) -> str:
+        return why_not_evaluated(self._settings, self._studio, self._store, project)
 
     def is_gone(self, project_id: int) -> bool:
         """Whether Label Studio answers, and says that it does not have the project.

@@ -28,7 +28,7 @@ def draw_curve(rounds: Sequence[RoundRow], path: Path, *, target_map50: float = 
     Promoted rounds are filled dots joined by a line; those that were not are hollow.
 
     Args:
-        rounds: judged rounds; those without figures are left out.
+        rounds: evaluated rounds; those without figures are left out.
         path: where the PNG goes; a file there is replaced.
         target_map50: drawn as a line; 0: none.
 
@@ -38,11 +38,11 @@ def draw_curve(rounds: Sequence[RoundRow], path: Path, *, target_map50: float = 
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
     from matplotlib.ticker import MaxNLocator
 
-    judged = [(row, Quality.from_json(q)) for row in rounds if (q := row.judgement.get("new"))]
+    evaluated = [(row, Quality.from_json(q)) for row in rounds if (q := row.judgement.get("new"))]
     figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
     axes = figure.add_subplot()
-    _draw_band(axes, [(row.labels, quality.map50) for row, quality in judged if row.promoted])
-    for row, quality in judged:
+    _draw_band(axes, [(row.labels, quality.map50) for row, quality in evaluated if row.promoted])
+    for row, quality in evaluated:
         _draw_round(axes, row, quality.map50)
     if target_map50:
         _draw_target(axes, target_map50)

@@ -9,7 +9,7 @@ from typing import Any
 from backend.label_studio.edits import Edits, compare
 from backend.label_studio.label_map import RectangleControl
 from backend.label_studio.regions import read_boxes
-from backend.store.annotations import AnswerStore, StoredAnswer
+from backend.store.annotations import AnnotationStore, StoredAnnotation
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Savings:
         return cls(**{**data, "edits": Edits(**data["edits"])}) if data else cls()
 
 
-def add_up(answers: Iterable[StoredAnswer], control: RectangleControl) -> Savings:
+def add_up(answers: Iterable[StoredAnnotation], control: RectangleControl) -> Savings:
     """The totals of these answers, under the project's labels as they are now."""
     count = prefilled = timed = 0
     edits, seconds = Edits(), 0.0
@@ -79,7 +79,7 @@ def add_up(answers: Iterable[StoredAnswer], control: RectangleControl) -> Saving
     return Savings(count, prefilled, edits, timed, seconds)
 
 
-def total_savings(answers: AnswerStore, project_id: int, control: RectangleControl) -> Savings:
+def total_savings(answers: AnnotationStore, project_id: int, control: RectangleControl) -> Savings:
     """The totals of all answers of a project."""
     by_task = answers.by_task(project_id)
     return add_up((answer for found in by_task.values() for answer in found), control)

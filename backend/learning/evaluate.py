@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.label_studio.label_map import LabelMap
-from backend.learning.training_set import too_few_to_judge
+from backend.learning.training_set import too_few_to_evaluate
 from backend.settings import Settings
 from backend.training.agreement import kappa
 from backend.training.matching import (
@@ -23,12 +23,12 @@ from backend.training.matching import (
     match_image,
     relative_predictions,
 )
-from backend.training.quality import JUDGING_FLOOR, Interval, Quality, compare, measure
+from backend.training.quality import EVALUATION_FLOOR, Interval, Quality, compare, measure
 from backend.vision.picture import Picture
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Evaluation:
     """The result of an evaluation.
 
     Args:
@@ -64,7 +64,7 @@ def evaluate(
     class_names: Sequence[str],
     *,
     threshold: float,
-) -> Judgement:
+) -> Evaluation:
     """Compare two models on the same images.
 
     Args:
@@ -75,16 +75,16 @@ def evaluate(
         threshold: confidence (0..1) from which annotators are shown boxes; agreement looks at
             those only.
     """
-    too_few = too_few_to_judge(truth)
+    too_few = too_few_to_evaluate(truth)
     if too_few:
         # Enough were labelled before the training; these are the images that could be read.
-        return Judgement(promoted=False, reason=f"not judged: {too_few}")
+        return Evaluation(promoted=False, reason=f"not evaluated: {too_few}")
     new_matches = _matches(new, truth)
     serving_matches = _matches(serving, truth)
     difference = compare(new_matches, serving_matches, class_names)
     new_quality = measure(new_matches, class_names)
     serving_quality = measure(serving_matches, class_names)
-    return Judgement(
+    return Evaluation(
         promoted=difference.value >= 0,
         reason=_reason(new_quality, serving_quality, difference),
         new=new_quality,
@@ -141,7 +141,7 @@ class LabelMappedDetector:
             weights,
             device=choose_device(settings.device),
             export_dir=settings.export_dir,
-            options=DecoderOptions(floor=JUDGING_FLOOR),
+            options=DecoderOptions(floor=EVALUATION_FLOOR),
         )
         label_of = LabelMap.build(label_config, self._detector.class_names).labels
         id_of = {name: place for place, name in enumerate(class_names)}

@@ -11,7 +11,7 @@ from backend.label_studio.regions import find_control
 from backend.learning.edit_stats import Savings, total_savings
 from backend.learning.stopping import FEWEST_SHOWN, Advice, advise
 from backend.settings import Settings
-from backend.store.annotations import AnswerStore
+from backend.store.annotations import AnnotationStore
 from backend.store.rounds import BASE, RoundRow, RoundStore
 from backend.store.scores import Store
 from backend.training.quality import Quality
@@ -104,4 +104,4 @@ def _total(studio: Studio, store: Store, project_id: int) -> Savings:
     if live is not None:
         classes = store.class_names(live.detector) or ()
     control = find_control(studio.project(project_id).label_config, classes)
-    return total_savings(AnswerStore(store), project_id, control)
+    return total_savings(AnnotationStore(store), project_id, control)

@@ -19,13 +19,13 @@ from backend.label_studio.label_map import listed
 from backend.label_studio.records import ProjectInfo
 from backend.label_studio.regions import find_control
 from backend.learning.edit_stats import Savings, total_savings
-from backend.learning.evaluate import Judgement, LabelMappedDetector, evaluate
+from backend.learning.evaluate import Evaluation, LabelMappedDetector, evaluate
 from backend.learning.training_set import Example, TrainingSet, build_training_set, ordered_labels
 from backend.progress import Progress
 from backend.scoring.model_files import ModelFiles
 from backend.scoring.models import Scorers
 from backend.settings import Settings
-from backend.store.annotations import AnswerStore
+from backend.store.annotations import AnnotationStore
 from backend.store.rounds import RoundRow, RoundStore
 from backend.store.scores import Store
 from backend.training.dataset import DatasetSummary, TrainingImage, write_dataset
@@ -35,7 +35,7 @@ from backend.training.trainer import Trained, steps_for, train
 from backend.vision.picture import decode
 
 _ALL_LABELS = (
-    "not judged: it was trained on the hold-out too, and nothing unbiased is left to judge by; "
+    "not evaluated: it was trained on the hold-out too, and nothing unbiased is left; "
     "`promote` lets it serve"
 )
 
@@ -69,7 +69,7 @@ class Learner:
         self._settings = settings
         self._studio = studio
         self._scorers = scorers
-        self._answers = AnswerStore(store)
+        self._answers = AnnotationStore(store)
         self._rounds = RoundStore(store)
 
     def run(
@@ -83,7 +83,7 @@ class Learner:
             project_id: the project.
             job_id: the same for a repeated attempt, another for a new training.
             hooks: progress, log and stop.
-            all_labels: train on the hold-out too. Nothing unbiased is left to judge the
+            all_labels: train on the hold-out too. Nothing unbiased is left to evaluate the
                 model by then: it is kept, and not promoted.
 
         Raises:
@@ -104,7 +104,7 @@ class Learner:
         version, digest = files.keep(trained.path, row.round)
         weights = files.find(version, digest)
         judgement = (
-            Judgement(promoted=False, reason=_ALL_LABELS)
+            Evaluation(promoted=False, reason=_ALL_LABELS)
             if all_labels
             else self._evaluate(weights, project, examples, hooks)
         )
@@ -203,7 +203,7 @@ class Learner:
 
     def _evaluate(
         self, weights: Path, project: ProjectInfo, examples: TrainingSet, hooks: Hooks
-    ) -> Judgement:
+    ) -> Evaluation:
         serving = self._scorers.weights_of(self._rounds.serving(project.id), project.id)
         new_model, serving_model = (
             LabelMappedDetector(path, project.label_config, examples.class_names, self._settings)
@@ -215,16 +215,16 @@ class Learner:
         old: list[Predictions] = []
         total = len(examples.random_share)
         for done, example in enumerate(examples.random_share):
-            hooks.on_progress("judging", done, total)
+            hooks.on_progress("evaluating", done, total)
             try:
                 data = self._scorers.source.fetch(example.uri, task_id=example.task_id)
                 picture = decode(data, long_side=long_side)
             except ImageError as error:
-                hooks.on_log(f"not judged on task {example.task_id}: {error}")
+                hooks.on_log(f"not evaluated on task {example.task_id}: {error}")
                 continue
             truth.append(example.boxes)
             new += new_model.predict([picture])
             old += serving_model.predict([picture])
-        hooks.on_progress("judging", total, total)
+        hooks.on_progress("evaluating", total, total)
         threshold = self._settings.model_score_threshold
         return evaluate(truth, new, old, examples.class_names, threshold=threshold)

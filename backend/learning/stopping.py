@@ -69,13 +69,13 @@ def advise(rounds: Sequence[RoundRow], *, target_map50: float, accepted: tuple[i
     does; red otherwise.
 
     Args:
-        rounds: the judged rounds of a project, first one first.
+        rounds: the evaluated rounds of a project, first one first.
         target_map50: the mAP50 to reach; 0: none was set.
         accepted: boxes of pre-annotations that annotators left as they were since the last round,
             and boxes shown to them.
     """
-    judged = [(row, Quality.from_json(q)) for row in rounds if (q := row.judgement.get("new"))]
-    qualities = [quality for _, quality in judged]
+    evaluated = [(row, Quality.from_json(q)) for row in rounds if (q := row.judgement.get("new"))]
+    qualities = [quality for _, quality in evaluated]
     target = _target(qualities, target_map50)
     others = (_gain(qualities), _agreement(rounds), _accepted(*accepted))
     signals = (target, *others)
@@ -91,7 +91,7 @@ def _target(qualities: Sequence[Quality], target: float) -> Signal:
     if not target:
         return Signal(name, None, "no target is set (TARGET_MAP50)")
     if not qualities:
-        return Signal(name, None, f"target {target:.2f}; no round was judged yet")
+        return Signal(name, None, f"target {target:.2f}; no round was evaluated yet")
     last = qualities[-1].map50
     seen = f"mAP50 {last.value:.3f} ({last.low:.3f} to {last.high:.3f}), target {target:.2f}"
     if last.low >= target:
@@ -104,7 +104,7 @@ def _gain(qualities: Sequence[Quality]) -> Signal:
     name = "no more gain"
     if len(qualities) <= GAIN_ROUNDS:
         return Signal(
-            name, None, f"{len(qualities)} judged rounds; {GAIN_ROUNDS + 1} are needed to tell"
+            name, None, f"{len(qualities)} evaluated rounds; {GAIN_ROUNDS + 1} are needed to tell"
         )
     gain = qualities[-1].map50.value - qualities[-1 - GAIN_ROUNDS].map50.value
     told = f"mAP50 {100 * gain:+.1f} points in {GAIN_ROUNDS} rounds (under +1 says stop)"

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 from backend.label_studio.client import Studio
 from backend.label_studio.records import AnnotationRef, ProjectInfo
 from backend.label_studio.task_reading import TASKS_A_REQUEST
-from backend.store.annotations import AnswerStore, StoredAnswer
+from backend.store.annotations import AnnotationStore, StoredAnnotation
 
 # A change becomes visible a little after the moment it carries.
 _OVERLAP = timedelta(seconds=5)
@@ -20,7 +20,7 @@ _NEXT_MOMENT = timedelta(microseconds=1)  # Label Studio's moments are whole mic
 _NEVER = datetime.min.replace(tzinfo=timezone.utc)
 
 
-class AnswerReader:
+class AnnotationReader:
     """Keeps the stored annotations of projects up to date.
 
     Args:
@@ -28,7 +28,7 @@ class AnswerReader:
         answers: where they are stored.
     """
 
-    def __init__(self, studio: Studio, answers: AnswerStore) -> None:
+    def __init__(self, studio: Studio, answers: AnnotationStore) -> None:
         self._studio = studio
         self._answers = answers
 
@@ -88,7 +88,7 @@ class AnswerReader:
             if rows != stored:
                 self._answers.replace(project_id, task_id, rows)
 
-    def _answer(self, found: AnnotationRef, before: StoredAnswer | None) -> StoredAnswer:
+    def _answer(self, found: AnnotationRef, before: StoredAnnotation | None) -> StoredAnnotation:
         # The prediction is read once, while it is there: replaced orders go after a while.
         if before is not None:
             shown = before.shown
@@ -96,7 +96,7 @@ class AnswerReader:
             shown = self._studio.prediction(found.parent_prediction)
         else:
             shown = None
-        return StoredAnswer(
+        return StoredAnnotation(
             annotation_id=found.id,
             task_id=found.task_id,
             annotator=found.annotator,

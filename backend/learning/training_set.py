@@ -22,7 +22,7 @@ from backend.label_studio.label_map import RectangleControl
 from backend.label_studio.records import ProjectInfo, TaskRef
 from backend.label_studio.regions import Box, Note, find_control, note_lines, read_boxes
 from backend.settings import Settings
-from backend.store.annotations import AnswerStore, StoredAnswer
+from backend.store.annotations import AnnotationStore, StoredAnnotation
 from backend.store.scores import Store
 from backend.training.matching import Boxes
 
@@ -64,7 +64,7 @@ class TrainingSet:
 
 def build_training_set(
     tasks: Sequence[TaskRef],
-    answers: Mapping[int, Sequence[StoredAnswer]],
+    answers: Mapping[int, Sequence[StoredAnnotation]],
     control: RectangleControl,
     class_names: Sequence[str],
     *,
@@ -100,7 +100,7 @@ def ordered_labels(control: RectangleControl, base_classes: Sequence[str]) -> tu
     return tuple(base_classes) if set(names) == set(base_classes) else names
 
 
-def too_few_to_judge(truth: Sequence[Boxes]) -> str:
+def too_few_to_evaluate(truth: Sequence[Boxes]) -> str:
     """Why no model can be evaluated on these labelled images, in one line; "": one can.
 
     Args:
@@ -115,7 +115,9 @@ def too_few_to_judge(truth: Sequence[Boxes]) -> str:
     )
 
 
-def why_not_judged(settings: Settings, studio: Studio, store: Store, project: ProjectInfo) -> str:
+def why_not_evaluated(
+    settings: Settings, studio: Studio, store: Store, project: ProjectInfo
+) -> str:
     """Why a model trained on the stored annotations could not be evaluated, and the remedy.
 
     Reads only the labelled tasks of the hold-out.
@@ -127,7 +129,7 @@ def why_not_judged(settings: Settings, studio: Studio, store: Store, project: Pr
         LabelConfigError: the label config has no rectangles.
         LabelStudioError: Label Studio went away.
     """
-    answers = AnswerStore(store)
+    answers = AnnotationStore(store)
     live = store.publication(project.id)
     names = (store.class_names(live.detector) if live else None) or ()
     control = find_control(project.label_config, names)
@@ -139,7 +141,7 @@ def why_not_judged(settings: Settings, studio: Studio, store: Store, project: Pr
         ordered_labels(control, names),
         Counter(),
     )
-    reason = too_few_to_judge([example.boxes for example in examples])
+    reason = too_few_to_evaluate([example.boxes for example in examples])
     if not reason:
         return ""
     if live is None:
@@ -149,14 +151,14 @@ def why_not_judged(settings: Settings, studio: Studio, store: Store, project: Pr
     else:
         remedy = "label more images"
     return (
-        f"a model trained now could not be judged ({reason}): {remedy}; or train on all labels "
+        f"a model trained now could not be evaluated ({reason}): {remedy}; or train on all labels "
         f"with `python -m backend train {project.id} --all-labels`, and `promote` what comes of it"
     )
 
 
 def _examples(
     tasks: Iterable[TaskRef],
-    answers: Mapping[int, Sequence[StoredAnswer]],
+    answers: Mapping[int, Sequence[StoredAnnotation]],
     control: RectangleControl,
     class_names: Sequence[str],
     noted: Counter[Note],
@@ -177,7 +179,7 @@ def _examples(
 
 
 def _agreed(
-    answers: Sequence[StoredAnswer], control: RectangleControl, noted: Counter[Note]
+    answers: Sequence[StoredAnnotation], control: RectangleControl, noted: Counter[Note]
 ) -> tuple[Box, ...] | None:
     read = []
     for answer in answers:
@@ -216,7 +218,7 @@ def _check(
     training: Sequence[Example], random_share: Sequence[Example], noted: Mapping[Note, int]
 ) -> None:
     if not training and not random_share:
-        raise TrainingError("there are no answers to learn from yet: label some images first")
+        raise TrainingError("there are no annotations to learn from yet: label some images first")
     if any(len(example.boxes) for example in training):
         return
     left_out = "; left out: " + ", ".join(note_lines(noted)) if noted else ""

@@ -13,7 +13,7 @@ from backend.label_studio.client import Studio
 from backend.label_studio.records import ProjectInfo
 from backend.ranking.order import RankedTask
 from backend.scoring.serving_model import model_behind
-from backend.store.annotations import AnswerStore
+from backend.store.annotations import AnnotationStore
 from backend.store.rounds import BASE, RoundStore
 from backend.store.scores import Store
 from backend.store.sent_versions import SentVersions
@@ -112,7 +112,7 @@ def published_queue(studio: Studio, store: Store, project_id: int, limit: int) -
     ranks = store.ranks(live.model_version)
     open_ranks = [row for row in ranks if row.task_id in unlabelled][:limit]
     scored = store.scored_tasks(project_id, live.detector, [row.task_id for row in open_ranks])
-    by_chance = AnswerStore(store).held_out(project_id)
+    by_chance = AnnotationStore(store).held_out(project_id)
     queue = [
         RankedTask(
             row.rank,

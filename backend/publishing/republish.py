@@ -18,7 +18,7 @@ from backend.store.scores import Publication, RankRow, Store
 
 
 @dataclass(frozen=True)
-class Reordered:
+class Republished:
     """What was published.
 
     Args:
@@ -34,7 +34,7 @@ class Reordered:
     note: str = ""
 
 
-class Reorderer:
+class Republisher:
     """Publishes orders again from the store.
 
     Args:
@@ -50,7 +50,7 @@ class Reorderer:
         self._assignments = Assignments(store)
         self._sender = OrderSender(studio, store, threshold=settings.model_score_threshold)
 
-    def run(self, project_id: int, attempt: Attempt) -> Reordered:
+    def run(self, project_id: int, attempt: Attempt) -> Republished:
         """Publish the pinned images, then the others in the order they had.
 
         Images that are no longer pinned go back to where the last ranking has them.
@@ -70,17 +70,17 @@ class Reorderer:
         first = assignment.open(tasks)
         live, pool = self._store.publication(project_id), load_pool(self._store, project_id)
         if live is not None and attempt.sent_before == project.model_version == live.model_version:
-            return Reordered(live.model_version, live.ranked, len(first))
+            return Republished(live.model_version, live.ranked, len(first))
         unlabelled = {task.id for task in tasks if not task.is_labeled}
         order = self._former_order(live, pool, assignment)
         rows = with_pins_first(first, [row for row in order if row.task_id in unlabelled])
         if not rows:
-            return Reordered("", 0, 0)
+            return Republished("", 0, 0)
         made_of = self._made_of(project_id, live, pool)
         names = self._store.class_names(made_of.detector) or ()
         label_map = LabelMap.build(project.label_config, names) if names else None
         sent = self._sender.send(Draft(made_of, rows, names, label_map), attempt)
-        return Reordered(sent.version, len(rows), len(first), sent.note)
+        return Republished(sent.version, len(rows), len(first), sent.note)
 
     def _former_order(
         self, live: Publication | None, pool: RankedPool | None, assignment: Assignment

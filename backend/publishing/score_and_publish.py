@@ -27,7 +27,7 @@ from backend.scoring.models import Scorers
 from backend.scoring.scorer import ScoringReport
 from backend.scoring.serving_model import model_behind, notes_on_model
 from backend.settings import Settings
-from backend.store.annotations import AnswerStore
+from backend.store.annotations import AnnotationStore
 from backend.store.pins import Assignments, with_pins_first
 from backend.store.scores import RankRow, Store
 
@@ -49,7 +49,7 @@ class OrderMaker:
         self._studio = studio
         self._store = store
         self._scorers = scorers
-        self._answers = AnswerStore(store)
+        self._answers = AnnotationStore(store)
         self._ranker = PoolRanker(settings, store)
         self._assignments = Assignments(store)
         self._sender = OrderSender(studio, store, threshold=settings.model_score_threshold)

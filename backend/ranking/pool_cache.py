@@ -21,7 +21,7 @@ from backend.ranking.candidates import RankOptions
 from backend.ranking.order import load_embeddings
 from backend.ranking.ranked_pool import RankedPool, load_pool
 from backend.scoring.scorer import crop_view
-from backend.store.annotations import AnswerStore
+from backend.store.annotations import AnnotationStore
 from backend.store.pins import Assignments
 from backend.store.pools import Stamp, pool_stamp
 from backend.store.scores import Store
@@ -85,7 +85,7 @@ class PoolMemory:
 
     def __init__(self, store: Store, *, max_bytes: int = _MAX_BYTES) -> None:
         self._store = store
-        self._answers = AnswerStore(store)
+        self._answers = AnnotationStore(store)
         self._assignments = Assignments(store)
         self._projects: LRUCache[int, _Held] = LRUCache(max_bytes, lambda held: held.bytes)
         self._lock = threading.Lock()  # for `_projects` and `_reading`, never held for long

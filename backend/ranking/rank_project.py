@@ -22,7 +22,7 @@ from backend.ranking.ranked_pool import RankedPool, TaskRole
 from backend.scoring.scorer import crop_view
 from backend.selection.embeddings import near_duplicate_cosine
 from backend.settings import Settings
-from backend.store.annotations import AnswerStore
+from backend.store.annotations import AnnotationStore
 from backend.store.scores import ScoreColumns, Store
 
 
@@ -54,7 +54,7 @@ class PoolRanker:
     def __init__(self, settings: Settings, store: Store) -> None:
         self._settings = settings
         self._store = store
-        self._answers = AnswerStore(store)
+        self._answers = AnnotationStore(store)
 
     def rank(self, pool: Pool) -> RankedPool:
         """The unlabelled tasks that are scored, in order."""

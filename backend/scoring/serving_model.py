@@ -7,7 +7,7 @@ from typing import Literal
 
 from backend.errors import WeightsError
 from backend.settings import Settings
-from backend.store.annotations import AnswerStore
+from backend.store.annotations import AnnotationStore
 from backend.store.rounds import BASE, RoundStore
 from backend.store.scores import Store
 
@@ -29,12 +29,12 @@ def model_behind(store: Store, project_id: int, detector: str) -> str:
 
 def keep_model_of(process: Process, settings: Settings, store: Store) -> None:
     """Keep which weights this process begins with, for `notes_on_model`."""
-    AnswerStore(store).keep(_KEPT[process], json.dumps(_identity(settings)))
+    AnnotationStore(store).keep(_KEPT[process], json.dumps(_identity(settings)))
 
 
 def notes_on_model(settings: Settings, store: Store) -> list[str]:
     """What to know of MODEL: that the worker, or `serve`, began last with other weights."""
-    answers, ours = AnswerStore(store), _identity(settings)
+    answers, ours = AnnotationStore(store), _identity(settings)
     notes = []
     for process, name in _KEPT.items():
         found = answers.find(name)

@@ -189,7 +189,7 @@ def learning_curves(
 
 
 def rare_classes(runs: Sequence[Run], class_boxes: Mapping[str, int]) -> tuple[str, ...]:
-    """The rarest third, rounded down, of the classes that can be learned and judged, rarest first.
+    """The rarest third, rounded down, of the classes that can be evaluated, rarest first.
 
     These have a box in the pool and one in the test set. Equally rare ones go by name.
     """

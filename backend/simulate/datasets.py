@@ -52,7 +52,7 @@ class ReplayData:
         name: of the data set, for people.
         class_names: (C,) names.
         pool: the images to pick from.
-        test: the images to judge on; none of them is in the pool.
+        test: the images to evaluate on; none of them is in the pool.
         notes: what a reader of the results should know, one line each.
     """
 
@@ -230,7 +230,7 @@ def _split(
     both = set(pool) & set(parts[key])
     if both == set(pool):
         raise SimulationError(
-            f"all images are to train on and to judge on: name other images under `{key}`, or "
+            f"all images are to train on and to evaluate on: name other images under `{key}`, or "
             "neither `val` nor `test` to have a quarter held out"
         )
     notes = [f"{len(both)} images left the pool: they are in `{key}` too"] if both else []

@@ -1,6 +1,6 @@
 """Label files of YOLO data sets, read as Ultralytics reads them; what is odd is counted, not fatal.
 
-Two rules differ from Ultralytics' own, for here the boxes are the truth that others are judged by:
+Two rules differ from Ultralytics' own, for here the boxes are the ground truth:
 a box that reaches over an edge is cut there, and one without an area is left out. Like there, an
 image whose labels cannot be read is left out as a whole: without them it would pass for empty.
 """

@@ -35,7 +35,7 @@ from backend.simulate.stage import Stage, image_name, observe
 from backend.store.scores import ScoreColumns
 from backend.training.matching import match_image, relative_predictions
 from backend.training.plan import TrainingPlan
-from backend.training.quality import JUDGING_FLOOR, Quality, measure
+from backend.training.quality import EVALUATION_FLOOR, Quality, measure
 from backend.uncertainty import ImageScores
 from backend.vision.encoder import DetectorEncoder
 from backend.vision.models import Models
@@ -97,7 +97,7 @@ class Replay:
             point = self._twin(number, labelled)
             if point is None:
                 weights = self._train(number, labelled, _after(before, on_steps))
-                quality = self._judge(weights)
+                quality = self._evaluate(weights)
                 point = self._point(labelled, quality, time.monotonic() - began)
                 if number == 0 and self._arm != FULL:
                     weights.replace(self._first_weights)
@@ -229,11 +229,11 @@ class Replay:
         path.write_text(json.dumps({**content, "path": str(folder)}), encoding="utf-8")
         return path
 
-    def _judge(self, weights: Path) -> Quality:
+    def _evaluate(self, weights: Path) -> Quality:
         from backend.vision.decoder import DecoderOptions
         from backend.vision.yolo import load_detector
 
-        options = DecoderOptions(floor=JUDGING_FLOOR)
+        options = DecoderOptions(floor=EVALUATION_FLOOR)
         detector = load_detector(weights, device=self._device, export_dir=None, options=options)
         test = self._stage.data.test
         seen_all = observe(Models(detector, DetectorEncoder(detector)), test)

@@ -39,7 +39,7 @@ class Facts:
     Args:
         name: of the data set.
         pool_images: number of images to pick from.
-        test_images: number of images to judge on.
+        test_images: number of images to evaluate on.
         class_boxes: class name to its number of boxes in the pool.
         settings: name to value of what the replay was run with.
         command: the command line.
@@ -124,7 +124,7 @@ def _summary(analysis: Analysis, facts: Facts) -> str:
     return (
         f"A pool of {facts.pool_images:,} labelled images with {boxes:,} boxes of "
         f"{len(facts.class_boxes)} classes was labelled again in small batches, each arm picking "
-        f"its own, and every model was judged on the same {facts.test_images:,} test images. "
+        f"its own, and every model was evaluated on the same {facts.test_images:,} test images. "
         f"Trained on the whole pool ({_amount(analysis.full_cost, analysis.cost)}), the detector "
         f"reaches mAP50 {analysis.full_map50:.3f} (mean of {_count(analysis.full_seeds, 'seed')}). "
         f"Random picks were replayed with {_count(seeds, 'seed')}."

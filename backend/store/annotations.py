@@ -15,7 +15,7 @@ from backend.store.database import Database, utc
 
 
 @dataclass(frozen=True)
-class StoredAnswer:
+class StoredAnnotation:
     """One annotation.
 
     Args:
@@ -41,7 +41,7 @@ class StoredAnswer:
     updated_at: datetime | None
 
 
-class AnswerStore:
+class AnnotationStore:
     """Annotations in the store. Safe for several threads and processes."""
 
     def __init__(self, database: Database) -> None:
@@ -49,7 +49,7 @@ class AnswerStore:
 
     # --- answers ------------------------------------------------------------------------------
 
-    def replace(self, project_id: int, task_id: int, answers: Sequence[StoredAnswer]) -> None:
+    def replace(self, project_id: int, task_id: int, answers: Sequence[StoredAnnotation]) -> None:
         """Store these as all annotations of a task, in place of those before."""
         c = tables.answers.c
         with self._database.begin() as connection:
@@ -59,7 +59,7 @@ class AnswerStore:
             rows = [_row(project_id, answer) for answer in answers]
             self._database.upsert(connection, tables.answers, rows)
 
-    def of_task(self, project_id: int, task_id: int) -> list[StoredAnswer]:
+    def of_task(self, project_id: int, task_id: int) -> list[StoredAnnotation]:
         """The annotations of one task, oldest first."""
         c = tables.answers.c
         query = (
@@ -70,7 +70,7 @@ class AnswerStore:
         with self._database.begin() as connection:
             return [_answer(row) for row in connection.execute(query)]
 
-    def by_task(self, project_id: int) -> dict[int, list[StoredAnswer]]:
+    def by_task(self, project_id: int) -> dict[int, list[StoredAnnotation]]:
         """Task id -> its annotations, oldest first; tasks ascend."""
         c = tables.answers.c
         query = (
@@ -78,7 +78,7 @@ class AnswerStore:
             .where(c.project_id == project_id)
             .order_by(c.task_id, c.annotation_id)
         )
-        found: dict[int, list[StoredAnswer]] = {}
+        found: dict[int, list[StoredAnnotation]] = {}
         with self._database.begin() as connection:
             for row in connection.execute(query):
                 found.setdefault(row.task_id, []).append(_answer(row))
@@ -219,7 +219,7 @@ class AnswerStore:
         return found
 
 
-def _row(project_id: int, answer: StoredAnswer) -> dict[str, Any]:
+def _row(project_id: int, answer: StoredAnnotation) -> dict[str, Any]:
     return {
         **answer.__dict__,
         "project_id": project_id,
@@ -228,10 +228,10 @@ def _row(project_id: int, answer: StoredAnswer) -> dict[str, Any]:
     }
 
 
-def _answer(row: Any) -> StoredAnswer:
+def _answer(row: Any) -> StoredAnnotation:
     values = dict(row._mapping)
     del values["project_id"]
     values["result"] = json.loads(values["result"])
     values["shown"] = None if values["shown"] is None else json.loads(values["shown"])
     values["updated_at"] = None if values["updated_at"] is None else utc(values["updated_at"])
-    return StoredAnswer(**values)
+    return StoredAnnotation(**values)

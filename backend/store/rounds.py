@@ -33,8 +33,8 @@ class RoundRow:
         labels: images it was trained on.
         boxes: boxes on them.
         judged_on: images of the hold-out it was evaluated on.
-        judgement: see `evaluate.Judgement.as_json`; besides, `savings`, and `boxes_by_class`: class
-            name to the boxes it was trained on.
+        judgement: see `evaluate.Evaluation.as_json`; besides, `savings`, and `boxes_by_class`:
+            class name -> the boxes it was trained on.
         promoted: whether the evaluation promoted it.
         reason: why, in one line.
         seconds: how long training and evaluation took.

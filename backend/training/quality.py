@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from backend.errors import ScoreError
 from backend.training.matching import IOU_THRESHOLDS, ImageMatches
 
-__all__ = ["JUDGING_FLOOR", "Interval", "Quality", "compare", "measure"]
+__all__ = ["EVALUATION_FLOOR", "Interval", "Quality", "compare", "measure"]
 
 # Average precision looks at the whole curve: boxes count from here on (as Ultralytics has it).
-JUDGING_FLOOR = 0.001
+EVALUATION_FLOOR = 0.001
 
 BLOCK = 500_000  # numbers that one array of a block of resamples may hold: it fits the caches
 
@@ -90,7 +90,9 @@ class Quality:
                 boxes=data["boxes"],
             )
         except (KeyError, TypeError, AttributeError) as error:
-            raise ScoreError(f"a stored quality cannot be read: {error!r}; judge again") from error
+            raise ScoreError(
+                f"a stored quality cannot be read: {error!r}; evaluate again"
+            ) from error
 
 
 def measure(
@@ -195,7 +197,7 @@ def _pool(matches: Sequence[ImageMatches], class_names: Sequence[str]) -> _Pool:
         raise ScoreError(f"class names must differ: {', '.join(class_names)}")
     if not any(len(match.truth_class_ids) for match in matches):
         raise ScoreError(
-            f"none of the {len(matches)} images to judge on has a box: label more of them"
+            f"none of the {len(matches)} images to evaluate on has a box: label more of them"
         )
     truth = np.concatenate([match.truth_class_ids for match in matches])
     found = np.concatenate([match.class_ids for match in matches])

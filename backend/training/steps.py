@@ -184,7 +184,7 @@ class _FixedSteps:
         return True
 
     def final_eval(self: Any) -> None:
-        """Nothing: the caller judges the weights on data that this process never sees."""
+        """Nothing: the caller evaluates the weights on data that this process never sees."""
 
 
 def build_trainer(plan: TrainingPlan, model: Path, report: Callable[[int], None]) -> Any:

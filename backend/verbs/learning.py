@@ -39,7 +39,7 @@ def train(
         bool,
         typer.Option(
             "--all-labels",
-            help="Train on the hold-out too. Nothing is left to judge by: "
+            help="Train on the hold-out too. Nothing is left to evaluate on: "
             "the model is kept, and serves only after `promote`.",
         ),
     ] = False,
@@ -94,7 +94,7 @@ def rounds(
         draw_curve(report.rounds, picture, target_map50=settings.target_map50)
         note(f"learning curve: {picture}")
     elif plot is not None:
-        note(f"no round was judged yet: there is no learning curve to draw, and no {plot}")
+        note(f"no round was evaluated yet: there is no learning curve to draw, and no {plot}")
     if as_json:
         print(json.dumps(report.as_json()))
     else:
@@ -126,7 +126,7 @@ def _round_rows(report: RoundsReport) -> Table:
 
     rows = table(
         f"rounds of project {report.project_id}; {report.serving} serves",
-        *("version", "labels", "judged", "mAP50 (95%)", "mAP50-95", "minutes"),
+        *("version", "labels", "hold-out", "mAP50 (95%)", "mAP50-95", "minutes"),
         text=("version",),
     )
     for row in report.rounds:
@@ -143,7 +143,7 @@ def _round_rows(report: RoundsReport) -> Table:
 
 
 def _class_rows(quality: Quality) -> Table:
-    rows = table("AP50 of each class in the last judged round", "class", "AP50", text=("class",))
+    rows = table("AP50 of each class in the last evaluated round", "class", "AP50", text=("class",))
     for name, interval in quality.per_class.items():
         rows.add_row(name, _figure(interval) if interval else "none in the hold-out")
     return rows

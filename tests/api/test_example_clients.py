@@ -35,7 +35,7 @@ SECTION = README.split("## Use it from a script\n")[1].split("\n## ")[0]
 SCORE, FIVE_ROUNDS, DIVERSE = re.findall(r"```python\n(.*?)```", SECTION, re.S)
 
 SHORT = {
-    # Half of the images judge.
+    # Half of the images are the hold-out.
     "VALIDATION_SHARE": "0.5",
     "TRAIN_AFTER": "0",
     "TRAIN_STEPS": "8",
@@ -44,7 +44,7 @@ SHORT = {
 }
 FRAMES = 44
 BATCH = 4
-# Labelled before the rounds, for no model is trained that could not be judged.
+# Labelled before the rounds, for no model is trained that could not be evaluated.
 BEFORE = 14
 
 

@@ -19,7 +19,7 @@ from backend.api.services import Services
 from backend.scoring.serving_model import notes_on_model
 from backend.server import create_app
 from backend.settings import Settings, load_settings
-from backend.store.annotations import AnswerStore, StoredAnswer
+from backend.store.annotations import AnnotationStore, StoredAnnotation
 from backend.store.api_keys import KeyStore
 from backend.store.census import take_census
 from backend.store.scores import Store
@@ -188,15 +188,15 @@ def test_health_and_ready_ask_for_nothing(settings: Settings) -> None:
             assert stranger.status_code in (200, 503)
 
 
-def answer_of(task_id: int, annotation_id: int, *, skipped: bool = False) -> StoredAnswer:
+def answer_of(task_id: int, annotation_id: int, *, skipped: bool = False) -> StoredAnnotation:
     now = datetime.now(timezone.utc)
-    return StoredAnswer(annotation_id, task_id, 1, skipped, False, None, [], None, now)
+    return StoredAnnotation(annotation_id, task_id, 1, skipped, False, None, [], None, now)
 
 
 def test_metrics_count_jobs_and_answers_of_the_store(settings: Settings) -> None:
     with started(settings) as client:
         services = services_of(client)
-        answers = AnswerStore(services.store)
+        answers = AnnotationStore(services.store)
         answers.replace(3, 7, [answer_of(7, 1), answer_of(7, 2)])
         answers.replace(3, 8, [answer_of(8, 3, skipped=True)])
         answers.replace(4, 9, [answer_of(9, 4)])
@@ -227,8 +227,8 @@ def test_metrics_are_for_this_machine_until_there_is_a_key_and_then_for_keys(
 ) -> None:
     with started(settings) as client:
         store = services_of(client).store
-        AnswerStore(store).replace(3, 7, [answer_of(7, 1)])
-        AnswerStore(store).replace(4, 8, [answer_of(8, 2)])
+        AnnotationStore(store).replace(3, 7, [answer_of(7, 1)])
+        AnnotationStore(store).replace(4, 8, [answer_of(8, 2)])
         assert client.get("/metrics").status_code == 200
         assert client.get("/metrics", headers={"X-Forwarded-For": "192.0.2.7"}).status_code == 401
         _, all_projects = KeyStore(store).make("prometheus", may_write=False)
@@ -245,7 +245,7 @@ def test_metrics_are_for_this_machine_until_there_is_a_key_and_then_for_keys(
 def test_a_census_of_any_size(tmp_path: Path, count: int) -> None:
     store = Store(f"sqlite:///{tmp_path}/store.sqlite3")
     for task in range(count):
-        AnswerStore(store).replace(3, task, [answer_of(task, task)])
+        AnnotationStore(store).replace(3, task, [answer_of(task, task)])
     census = take_census(store)
     store.close()
     assert census.jobs == {}

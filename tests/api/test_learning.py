@@ -55,14 +55,14 @@ def test_a_project_without_rounds(server: Server) -> None:
 def test_rounds_are_told_as_the_verb_tells_them(server: Server) -> None:
     services = server.services
     rounds = RoundStore(services.store)
-    judged = {
+    evaluated = {
         "new": QUALITY,
         "serving": None,
         "difference": {"value": 0.1, "low": -0.1, "high": 0.3},
         "agreement": 0.97,
         "savings": SAVINGS,
     }
-    for number, judgement in ((1, judged), (2, {})):
+    for number, judgement in ((1, evaluated), (2, {})):
         rounds.close(
             RoundRow(
                 *(2, number, number),

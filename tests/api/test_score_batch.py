@@ -27,7 +27,7 @@ from backend.ranking.rank_project import Pool, PoolRanker
 from backend.ranking.ranked_pool import save_pool
 from backend.scoring.scorer import crop_view
 from backend.settings import Settings, load_settings
-from backend.store.annotations import AnswerStore, StoredAnswer
+from backend.store.annotations import AnnotationStore, StoredAnnotation
 from backend.store.pins import Assignments
 from backend.store.scores import IMAGE_VIEW, Publication, ScoredTask, Store
 from backend.strategies import STRATEGIES
@@ -155,8 +155,8 @@ def ids(body: dict[str, Any]) -> list[int]:
     return [image["image_id"] for image in body["queue"]]
 
 
-def answered(task: int, annotation: int, **changed: Any) -> StoredAnswer:
-    plain = StoredAnswer(annotation, task, 1, False, False, None, [], None, None)
+def answered(task: int, annotation: int, **changed: Any) -> StoredAnnotation:
+    plain = StoredAnnotation(annotation, task, 1, False, False, None, [], None, None)
     return replace(plain, **changed)
 
 
@@ -286,7 +286,7 @@ def test_ranked_anew_keeps_away_from_what_was_labelled_since(
     first = ask(server, 7, strategy="diversity", sort="rank", limit=EVERY)
     # Of what is ranked and no near-duplicate, so that the duplicates stay the same.
     gone = next(i["image_id"] for i in first["queue"] if not i["picked_at_random"])
-    AnswerStore(server.services.store).replace(7, gone, [answered(gone, 700)])
+    AnnotationStore(server.services.store).replace(7, gone, [answered(gone, 700)])
     labelled = [replace(t, is_labeled=t.is_labeled or t.id == gone) for t in pool.tasks]
     chosen = settings.model_copy(update={"strategy": "diversity"})
     ranker = PoolRanker(chosen, server.services.store)
@@ -300,7 +300,7 @@ def test_what_is_labelled_leaves_the_queue_and_what_is_skipped_stays(
     server: Server, scored: Callable[..., Pool]
 ) -> None:
     scored(8)
-    answers = AnswerStore(server.services.store)
+    answers = AnnotationStore(server.services.store)
     answers.watch(8)
     for params in ({}, {"strategy": "entropy"}, {"diversity_weight": 0.9}):
         order = ids(ask(server, 8, sort="rank", limit=EVERY, **params))

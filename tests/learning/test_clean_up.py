@@ -14,7 +14,7 @@ from backend.jobs.forgetting import forget
 from backend.learning.clean_up import KEPT_ROUNDS, clean_up
 from backend.scoring.model_files import ModelFiles
 from backend.settings import load_settings
-from backend.store.annotations import AnswerStore
+from backend.store.annotations import AnnotationStore
 from backend.store.forgetting import stored_of
 from backend.store.job_queue import JobQueue
 from backend.store.jobs import JobProgress
@@ -50,7 +50,7 @@ def test_a_forgotten_project_leaves_nothing_behind_and_takes_nothing_of_others(
     store: Store, tmp_path: Path
 ) -> None:
     settings = load_settings(data_dir=tmp_path, label_studio_url="http://studio:8080/")
-    answers = AnswerStore(store)
+    answers = AnnotationStore(store)
     queue = JobQueue(store)
     cache = ImageCache(settings.image_cache_dir, 1_000_000)
     # Project 7 shows the images 1 and 2, project 8 the images 2 and 3.

@@ -77,7 +77,7 @@ def test_green_without_a_target_needs_all_the_others() -> None:
     assert advise(flat, target_map50=0, accepted=(50, 100)).colour == "amber"
 
 
-def test_a_round_that_could_not_be_judged_is_no_figure() -> None:
+def test_a_round_that_could_not_be_evaluated_is_no_figure() -> None:
     unjudged = RoundRow(1, 2, 2, state="judged", judgement={"new": None, "agreement": None})
     advice = advise([*rounds(0.6), unjudged], target_map50=0.5, accepted=(0, 0))
     assert said(advice) == [True, None, None, None]

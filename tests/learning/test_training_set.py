@@ -12,7 +12,7 @@ from backend.label_studio.label_map import rectangle_controls
 from backend.label_studio.records import TaskRef
 from backend.learning.edit_stats import Savings, add_up
 from backend.learning.training_set import TrainingSet, build_training_set, ordered_labels
-from backend.store.annotations import StoredAnswer
+from backend.store.annotations import StoredAnnotation
 from demo.project import label_config
 
 NAMES = ("bolt", "nut")
@@ -35,8 +35,8 @@ def box(label: str = "bolt", **value: Any) -> dict[str, Any]:
 
 def answer(
     number: int, *regions: dict[str, Any], skipped: bool = False, shown: Any = None
-) -> StoredAnswer:
-    return StoredAnswer(
+) -> StoredAnnotation:
+    return StoredAnnotation(
         annotation_id=number,
         task_id=number,
         annotator=number,
@@ -50,7 +50,7 @@ def answer(
 
 
 def build(
-    answers: dict[int, list[StoredAnswer]], held_out: frozenset[int] = frozenset()
+    answers: dict[int, list[StoredAnnotation]], held_out: frozenset[int] = frozenset()
 ) -> TrainingSet:
     return build_training_set(TASKS, answers, CONTROL, NAMES, held_out=held_out)
 

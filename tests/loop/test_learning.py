@@ -9,7 +9,7 @@ import pytest
 
 from backend.label_studio.importing import import_rows
 from backend.publishing import prelabel
-from backend.store.annotations import AnswerStore
+from backend.store.annotations import AnnotationStore
 from backend.store.rounds import RoundStore
 from demo.project import label_config
 from demo.scene import HEIGHT, WIDTH, Frame
@@ -56,7 +56,7 @@ def test_a_model_is_trained_promoted_rolled_back_and_promoted_again(
     assert "no answers to learn from yet" in errors
     assert "Traceback" not in errors
     learning.run("score", project)
-    held_out = AnswerStore(learning.store).held_out(project)
+    held_out = AnnotationStore(learning.store).held_out(project)
     base = learning.store.publication(project)
     assert base is not None
     before = learning.store.score_columns(project, base.detector, task_ids)
@@ -126,14 +126,14 @@ def test_a_training_that_fails_leaves_the_serving_model_as_it_was(
     assert RoundStore(learning.store).rounds(project) == []
     jobs = learning.run("jobs", project)[0]
     assert "failed" in jobs
-    # Nothing is held out, so nothing could be judged: that is said before a minute is spent.
+    # Nothing is held out, so nothing could be evaluated: that is said before a minute is spent.
     _, errors = learning.run("train", project, status=1)
-    assert "could not be judged (0 images of the hold-out" in errors
+    assert "could not be evaluated (0 images of the hold-out" in errors
     assert "VALIDATION_SHARE" in errors
     assert "TRAIN_MINUTES" not in errors
     del learning.environment["TRAIN_MINUTES"]
     output, _ = learning.run("train", project, "--all-labels")
-    assert "not promoted: not judged: it was trained on the hold-out too" in output
+    assert "not promoted: not evaluated: it was trained on the hold-out too" in output
     assert RoundStore(learning.store).serving(project) is None
     assert owner.call("GET", f"/api/projects/{project}")["model_version"] == before
     # Which model serves is said everywhere, and labels are compared with the classes of that one.

@@ -12,7 +12,7 @@ from backend.assembly import build_worker_context
 from backend.job_kinds import POLL, TRAIN
 from backend.jobs.runner import run_now
 from backend.settings import Settings
-from backend.store.annotations import AnswerStore
+from backend.store.annotations import AnnotationStore
 from backend.store.job_queue import JobQueue
 from backend.store.jobs import JobProgress
 from demo.scene import Frame
@@ -26,7 +26,7 @@ MakeProject = Callable[..., tuple[int, list[int]]]
 pytestmark = pytest.mark.timeout(600)
 
 
-def test_the_worker_begins_no_training_that_could_not_be_judged(
+def test_the_worker_begins_no_training_that_could_not_be_evaluated(
     command: Command,
     settings: Settings,
     make_project: MakeProject,
@@ -39,13 +39,13 @@ def test_the_worker_begins_no_training_that_could_not_be_judged(
     command.run("score", project)
     store = command.store
     queue = JobQueue(store)
-    judges = sorted(AnswerStore(store).held_out(project))
+    held_out = sorted(AnnotationStore(store).held_out(project))
 
     def label(task: int) -> None:
         boxes = [region(frame_of[task], place) for place in range(len(frame_of[task].xyxy))]
         owner.call("POST", f"/api/tasks/{task}/annotations/", json={"result": boxes})
 
-    for task in [*judges[:4], *[task for task in task_ids if task not in judges][:2]]:
+    for task in [*held_out[:4], *[task for task in task_ids if task not in held_out][:2]]:
         label(task)
     with running(command, "worker"):
         wait_until(
@@ -56,7 +56,7 @@ def test_the_worker_begins_no_training_that_could_not_be_judged(
         assert "4 images of the hold-out" in waits
         assert "label more images" in waits
         assert not queue.list(project, kinds=(TRAIN,))
-        label(judges[4])
+        label(held_out[4])
         wait_until(lambda: bool(queue.list(project, kinds=(TRAIN,))), "the training")
         queue.cancel(queue.list(project, kinds=(TRAIN,))[0].id)
     store.close()
@@ -84,12 +84,12 @@ def test_a_deleted_project_is_left_alone_and_forgotten(
     try:
         for project in (kept, gone):
             wait_until(
-                lambda project=project: bool(AnswerStore(store).answered_tasks(project)),
+                lambda project=project: bool(AnnotationStore(store).answered_tasks(project)),
                 "the answers are read",
             )
         owner.call("DELETE", f"/api/projects/{gone}/")
         later = datetime.now(timezone.utc) + timedelta(days=1)
-        wait_until(lambda: gone not in AnswerStore(store).due(later), "it is left alone")
+        wait_until(lambda: gone not in AnnotationStore(store).due(later), "it is left alone")
         looks = len(queue.list(gone, kinds=(POLL,)))
         before = len(queue.list(kept, kinds=(POLL,)))
         wait_until(lambda: len(queue.list(kept, kinds=(POLL,))) >= before + 3, "more looks")
@@ -115,7 +115,7 @@ def test_a_deleted_project_is_left_alone_and_forgotten(
     assert f"backend forget {gone}" in said
     assert not [line for line in log.splitlines() if "(poll): done" in line and '"read": 0' in line]
 
-    answers = AnswerStore(store)
+    answers = AnnotationStore(store)
     live = store.publication(gone)
     assert live is not None
     cached = list((settings.data_dir / "images").glob("*/*"))
@@ -168,7 +168,7 @@ def test_a_look_reads_only_what_changed(
         # A change becomes visible a little after its moment: looks that are as far apart as the
         # worker's read it again once, and then no more.
         wait_until(lambda: read() == 0, "nothing is read again", seconds=60, pause=5.1)
-        assert len(AnswerStore(worker_context.store).by_task(project)) == 12
+        assert len(AnnotationStore(worker_context.store).by_task(project)) == 12
         task = listed["tasks"][0]["id"]
         owner.call("POST", f"/api/tasks/{task}/annotations/", json={"result": []})
         assert read() == 1

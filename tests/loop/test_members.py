@@ -9,8 +9,8 @@ from contextlib import closing
 import pytest
 
 from backend.label_studio.client import Studio
-from backend.learning.sync_annotations import AnswerReader
-from backend.store.annotations import AnswerStore
+from backend.learning.sync_annotations import AnnotationReader
+from backend.store.annotations import AnnotationStore
 from demo.studio_server import StudioServer
 from tests.label_studio.conftest import Person, find_tab
 from tests.label_studio.test_reviewer_tabs import serve
@@ -50,7 +50,7 @@ def test_what_was_skipped_under_the_order_before_was_not_passed_over(
         assert task is not None
         owner.submit(task)
     with Studio(label_studio.url, label_studio.admin.personal_token) as studio:
-        AnswerReader(studio, AnswerStore(command.store)).read(studio.project(project))
+        AnnotationReader(studio, AnnotationStore(command.store)).read(studio.project(project))
 
     output = " ".join(command.run("doctor", project)[0].split())
 
@@ -81,13 +81,13 @@ def test_a_project_with_two_members_is_labelled_by_the_tab(
         owner.submit({"id": task_id})
         served.append(task_id)
     with Studio(label_studio.url, label_studio.admin.personal_token) as studio:
-        reader = AnswerReader(studio, AnswerStore(command.store))
+        reader = AnnotationReader(studio, AnnotationStore(command.store))
         reader.read(studio.project(project))
         tab = find_tab(studio, project)
 
     output = " ".join(command.run("doctor", project)[0].split())
 
-    assert "The last 16 answers did not come in the published order" in output
+    assert "The last 16 annotations did not come in the published order" in output
     assert output.endswith(
         'next: open the tab "Hardest first" of the Data Manager and press Label Tasks As Displayed'
     )

@@ -22,7 +22,7 @@ from backend.scoring.scorer import crop_view
 from backend.selection.embeddings import join_views
 from backend.settings import Settings
 from backend.store import tables
-from backend.store.annotations import AnswerStore, StoredAnswer
+from backend.store.annotations import AnnotationStore, StoredAnnotation
 from backend.store.pools import pool_stamp
 from backend.store.scores import IMAGE_VIEW, ScoredTask, Store
 from backend.strategies import STRATEGIES
@@ -137,7 +137,7 @@ def test_a_pool_kept_before_there_were_class_weights_is_not_weighed(store: Store
 
 
 def test_the_stamp_tells_that_something_changed_and_only_then(store: Store) -> None:
-    answers = AnswerStore(store)
+    answers = AnnotationStore(store)
     assert pool_stamp(store, 7) is None
     ranked = PoolRanker(Settings(), store).rank(pool_of(store, 10))
     save_pool(store, ranked)
@@ -145,7 +145,7 @@ def test_the_stamp_tells_that_something_changed_and_only_then(store: Store) -> N
     answers.watch(7)
     answers.polled(7)
     assert pool_stamp(store, 7) == stamps[0]
-    answer = StoredAnswer(1, 6, None, False, False, None, [], None, None)
+    answer = StoredAnnotation(1, 6, None, False, False, None, [], None, None)
     answers.replace(7, 6, [answer])
     stamps.append(pool_stamp(store, 7))
     answers.replace(7, 6, [replace(answer, was_cancelled=True)])

@@ -73,7 +73,7 @@ class TestReading:
         assert (len(data.pool), len(data.test)) == (8, 4)
         assert "1 images left the pool: they are in `val` too" in data.notes
         path = write_yaml(data_yaml.parent, train="images/train", val="images/train")
-        with pytest.raises(SimulationError, match="all images are to train on and to judge on"):
+        with pytest.raises(SimulationError, match="all images are to train on and to evaluate on"):
             read_data(path)
 
     def test_copies_of_test_images_leave_the_pool(self, data_yaml: Path) -> None:

@@ -200,7 +200,7 @@ def test_the_rarest_third_of_the_classes(boxes, expected):
     assert rare_classes(replay(), boxes) == expected
 
 
-def test_rare_classes_are_judged_over_the_same_costs():
+def test_rare_classes_are_evaluated_over_the_same_costs():
     found = analyse(replay(("entropy", QUICK)), cost="images", class_boxes=CLASS_BOXES)
     assert found.rare_classes == ("tram",)
     for arm in found.arms:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.store.annotations import AnswerStore
+from backend.store.annotations import AnnotationStore
 from backend.store.api_keys import KeyStore
 from backend.store.pins import Assignments, with_pins_first
 from backend.store.rounds import RoundStore
@@ -54,7 +54,7 @@ def test_its_scores_and_embeddings_are_read(older: Store) -> None:
 
 
 def test_its_annotations_rounds_and_keys_are_known(older: Store) -> None:
-    annotations = AnswerStore(older)
+    annotations = AnnotationStore(older)
     assert annotations.answered_tasks(PROJECT) == {3}
     assert annotations.held_out(PROJECT) == {2}
     [row] = RoundStore(older).rounds(PROJECT)

@@ -10,7 +10,7 @@ import pytest
 
 from backend.errors import HardestFirstError, WeightsError
 from backend.scoring.model_files import ModelFiles
-from backend.store.annotations import AnswerStore, StoredAnswer
+from backend.store.annotations import AnnotationStore, StoredAnnotation
 from backend.store.rounds import RoundRow, RoundStore
 from backend.store.scores import Store
 
@@ -21,11 +21,11 @@ def rounds(store: Store) -> RoundStore:
 
 
 @pytest.fixture
-def answers(store: Store) -> AnswerStore:
-    return AnswerStore(store)
+def answers(store: Store) -> AnnotationStore:
+    return AnnotationStore(store)
 
 
-def judged(rounds: RoundStore, job_id: int, *, promoted: bool, project: int = 3) -> RoundRow:
+def evaluated(rounds: RoundStore, job_id: int, *, promoted: bool, project: int = 3) -> RoundRow:
     row = rounds.begin(project, job_id)
     row = replace(
         row, state="judged", version=f"r{row.round}-abc", detector=f"d{row.round}",
@@ -51,7 +51,7 @@ def test_a_repeated_job_goes_on_with_its_own_round(rounds: RoundStore) -> None:
 
 
 def test_a_round_and_its_promotion_are_kept_once(rounds: RoundStore) -> None:
-    row = judged(rounds, 11, promoted=True)
+    row = evaluated(rounds, 11, promoted=True)
     rounds.close(row)  # the attempt before was killed right after it
     assert rounds.rounds(3) == [row]
     assert rounds.serving(3) == row
@@ -60,8 +60,8 @@ def test_a_round_and_its_promotion_are_kept_once(rounds: RoundStore) -> None:
 
 
 def test_a_round_that_is_not_promoted_serves_when_somebody_says_so(rounds: RoundStore) -> None:
-    first = judged(rounds, 11, promoted=True)
-    second = judged(rounds, 12, promoted=False)
+    first = evaluated(rounds, 11, promoted=True)
+    second = evaluated(rounds, 12, promoted=False)
     assert rounds.serving(3) == first
     rounds.promote(3, second.version)
     assert rounds.serving(3) == second
@@ -73,7 +73,7 @@ def test_a_round_that_is_not_promoted_serves_when_somebody_says_so(rounds: Round
 
 def test_rolling_back_goes_step_by_step_to_the_base_weights(rounds: RoundStore) -> None:
     for job in (11, 12):
-        judged(rounds, job, promoted=True)
+        evaluated(rounds, job, promoted=True)
     assert rounds.roll_back(3) == ("r2-abc", "r1-abc")
     assert rounds.roll_back(3) == ("r1-abc", "base")
     assert rounds.serving(3) is None
@@ -81,15 +81,15 @@ def test_rolling_back_goes_step_by_step_to_the_base_weights(rounds: RoundStore) 
     assert rounds.roll_back(3) == ("r2-abc", "base")
 
 
-def answer(annotation_id: int, task_id: int, *, skipped: bool = False) -> StoredAnswer:
-    return StoredAnswer(
+def answer(annotation_id: int, task_id: int, *, skipped: bool = False) -> StoredAnnotation:
+    return StoredAnnotation(
         annotation_id=annotation_id, task_id=task_id, annotator=1, was_cancelled=skipped,
         ground_truth=False, lead_time=2.5, result=[{"id": "a"}], shown=[{"id": "b"}],
         updated_at=datetime(2026, 11, 22, tzinfo=timezone.utc),
     )  # fmt: skip
 
 
-def test_answers_are_replaced_task_by_task(answers: AnswerStore) -> None:
+def test_answers_are_replaced_task_by_task(answers: AnnotationStore) -> None:
     assert answers.by_task(3) == {}
     answers.replace(3, 7, [answer(1, 7), answer(2, 7, skipped=True)])
     answers.replace(3, 8, [answer(3, 8, skipped=True)])
@@ -106,7 +106,7 @@ def test_answers_are_replaced_task_by_task(answers: AnswerStore) -> None:
     assert answers.answered_tasks(4) == {9}
 
 
-def test_a_task_stays_held_out(answers: AnswerStore) -> None:
+def test_a_task_stays_held_out(answers: AnnotationStore) -> None:
     answers.hold_out(3, [1, 2])
     answers.hold_out(3, [2, 3])
     answers.hold_out(3, [])
@@ -114,7 +114,7 @@ def test_a_task_stays_held_out(answers: AnswerStore) -> None:
     assert answers.held_out(4) == set()
 
 
-def test_a_watched_project_is_due_until_it_was_polled(answers: AnswerStore) -> None:
+def test_a_watched_project_is_due_until_it_was_polled(answers: AnnotationStore) -> None:
     now = datetime.now(timezone.utc)
     assert answers.due(now) == []
     answers.watch(3)
@@ -128,7 +128,7 @@ def test_a_watched_project_is_due_until_it_was_polled(answers: AnswerStore) -> N
     assert answers.read_until(3) == now
 
 
-def test_a_kept_value_is_the_first_one(answers: AnswerStore) -> None:
+def test_a_kept_value_is_the_first_one(answers: AnnotationStore) -> None:
     assert answers.kept("secret", fresh="one") == "one"
     assert answers.kept("secret", fresh="two") == "one"
 

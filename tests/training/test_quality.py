@@ -423,7 +423,7 @@ def test_a_class_without_truth_in_a_resample_drops_out_of_its_mean():
         ([matches_of([], [(LEFT, 1)])], ["a", "a"], "must differ"),
     ],
 )
-def test_what_cannot_be_judged_is_refused(matches, names, complaint):
+def test_what_cannot_be_evaluated_is_refused(matches, names, complaint):
     with pytest.raises(ScoreError, match=complaint):
         measure(matches, names)
     with pytest.raises(ScoreError, match=complaint):
@@ -439,7 +439,7 @@ def test_a_quality_survives_json():
 
 @pytest.mark.parametrize("data", [{}, {"map50": 3}, {"map50": {"value": 1}}])
 def test_json_that_is_no_quality_is_refused(data):
-    with pytest.raises(ScoreError, match="judge again"):
+    with pytest.raises(ScoreError, match="evaluate again"):
         Quality.from_json(data)
 
 
@@ -462,8 +462,8 @@ def test_a_better_model_is_above_zero_and_the_other_way_round_below(metric):
     assert [worse.value, worse.low, worse.high] == pytest.approx(
         [-better.value, -better.high, -better.low]
     )
-    judged = [getattr(measure(some, ["a", "b"], resamples=1), metric) for some in (good, poor)]
-    assert better.value == pytest.approx(judged[0].value - judged[1].value)
+    evaluated = [getattr(measure(some, ["a", "b"], resamples=1), metric) for some in (good, poor)]
+    assert better.value == pytest.approx(evaluated[0].value - evaluated[1].value)
 
 
 def test_a_pair_tells_apart_what_two_intervals_do_not():

@@ -28,14 +28,14 @@ QUALITY = {
 NOW = datetime(2026, 3, 1, tzinfo=timezone.utc)
 
 
-def row(number: int, *, promoted: bool, reason: str, judged: bool = True) -> RoundRow:
+def row(number: int, *, promoted: bool, reason: str, evaluated: bool = True) -> RoundRow:
     return RoundRow(
         *(12, number, number),
         state="judged",
         version=f"r{number}-12fb64f76626",
         labels=1234,
         judged_on=31,
-        judgement={"new": QUALITY} if judged else {},
+        judgement={"new": QUALITY} if evaluated else {},
         promoted=promoted,
         reason=reason,
         seconds=3600,
@@ -47,7 +47,7 @@ def test_rounds_fit_into_80_columns_with_version_and_reason(
 ) -> None:
     rows = (
         row(1, promoted=True, reason="mAP50 0.612 instead of 0.5"),
-        row(2, promoted=False, reason="not judged: too few", judged=False),
+        row(2, promoted=False, reason="not evaluated: too few", evaluated=False),
     )
     report = RoundsReport(
         12,
@@ -66,7 +66,7 @@ def test_rounds_fit_into_80_columns_with_version_and_reason(
     [figures] = [line for line in lines if line.startswith("│ r1-12fb64f76626 ")]
     assert "0.612 (0.55-0.67)" in figures
     assert "r1-12fb64f76626 promoted: mAP50 0.612 instead of 0.5" in lines
-    assert "r2-12fb64f76626 not promoted: not judged: too few" in lines
+    assert "r2-12fb64f76626 not promoted: not evaluated: too few" in lines
     colour = report.advice.colour
     assert f"{colour}: {report.advice.told}" in lines
     assert "[/" not in printed

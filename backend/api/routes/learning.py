@@ -32,7 +32,7 @@ class TrainRequest(BaseModel):
     project_id: Id
     all_labels: bool = Field(
         False,
-        description="Train on the hold-out too. Nothing is left to judge by: the model is "
+        description="Train on the hold-out too. Nothing is left to evaluate on: the model is "
         "kept, and serves only after `promote`.",
     )
 

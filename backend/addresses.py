@@ -29,7 +29,7 @@ _SPECIAL_V4 = tuple(
         "224.0.0.0/3",
     )
 )
-# All else of IPv6 is loopback, local, multicast, or stands for an IPv4 address (mapped, NAT64).
+# All else of IPv6 is loopback, local, multicast, or maps an IPv4 address (mapped, NAT64).
 _GLOBAL_V6 = ipaddress.IPv6Network("2000::/3")
 _SPECIAL_V6 = tuple(
     ipaddress.IPv6Network(network)
@@ -39,7 +39,7 @@ _HOST_NAME = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address belongs to somebody on the open internet.
+    """Whether an IP address is on the open internet.
 
     >>> [is_public(a) for a in ("8.8.8.8", "10.0.0.1", "169.254.169.254", "::ffff:8.8.8.8")]
     [True, False, False, False]
@@ -59,7 +59,7 @@ class AllowedHosts:
 
     Args:
         names: host names in lower case, each standing for whatever it resolves to.
-        networks: addresses, whatever name led there.
+        networks: addresses, under any name.
     """
 
     names: frozenset[str] = frozenset()

@@ -61,7 +61,7 @@ class Ranking:
 
     Args:
         order: (N,) all row numbers, the one to label first in front.
-        groups: (N,) the row number of the image that stands for each image: its own for a
+        groups: (N,) the row number of the image that represents each image: its own for a
             representative, another's for a near-duplicate, and -1 - m for a near-duplicate of
             labelled image m.
         picked: how many rows at the front of `order` were picked for diversity.

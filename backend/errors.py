@@ -12,14 +12,14 @@ HardestFirstError
  ├── OrderError             no order is published, or another backend's predictions are shown
  ├── PromotionError         a model that cannot be promoted, or be taken back
  ├── QueueError             no such job, one that blocks another, or one that failed
- ├── TrainingError          a training that cannot start or failed; the serving model stands
+ ├── TrainingError          a training that cannot start or failed; the model that serves stays
  ├── SimulationError        a replay that cannot start, or runs of it that failed
  ├── ApiKeyError            a key of the API that cannot be made or revoked
  └── LabelStudioError       Label Studio refused, or did not answer as it must
       ├── UnreachableError  no answer: it is down, or the address is wrong
       ├── AccessError       the token is wrong, expired or lacks the right
       ├── RefusedError      it answered with an error status
-      └── PublishError      an order could not be published; the old one still stands
+      └── PublishError      an order could not be published; the old one is still served
 
 Every message is one line that names the thing and the remedy. None holds a secret.
 """
@@ -74,7 +74,7 @@ class QueueError(HardestFirstError):
 
 
 class TrainingError(HardestFirstError):
-    """A training cannot start, or failed. The serving model stands."""
+    """A training cannot start, or failed. The model that serves stays."""
 
 
 class SimulationError(HardestFirstError):
@@ -111,7 +111,7 @@ class RefusedError(LabelStudioError):
 
 
 class PublishError(LabelStudioError):
-    """An order could not be published. The old order still stands."""
+    """An order could not be published. The old order is still served."""
 
 
 # Why a running job has to stop. No errors to show, and no `Exception`: a handler that goes on past
@@ -131,4 +131,4 @@ class JobInterrupted(JobStopped):
 
 
 class JobLost(JobStopped):
-    """The job was given to another process, because this one was not heard of for too long."""
+    """The job was given to another process, because this one sent no heartbeat for too long."""

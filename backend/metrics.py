@@ -2,7 +2,7 @@
 
 As loggers are, the figures are of the process: the parts that count need nothing handed to them.
 They are in a registry of their own, so that nothing else that uses prometheus_client in this
-process mixes with them. What belongs to one app (its queue, its store) is gathered when somebody
+process mixes with them. What belongs to one app (its queue, its store) is gathered when someone
 asks, see `api/routes/health.py`.
 
 No figure but `LABELLED` and `ANSWERS` has a label that grows with the data: routes are templates,

@@ -1,7 +1,7 @@
 """The Label Studio ML backend: `HardestFirst`, for label-studio-ml's own servers.
 
 Runs under label-studio-ml 1.0.9 (`HardestFirst(label_config, train_output, **kwargs)`) and under
-2.x (`HardestFirst(project_id, label_config)`, made anew for each request). `backend.server` speaks
+2.x (`HardestFirst(project_id, label_config)`, made for each request). `backend.server` speaks
 the same protocol without label-studio-ml, through the same `Predictor`.
 """
 
@@ -51,7 +51,7 @@ class HardestFirst(LabelStudioMLBase):  # type: ignore[misc]
             return [[] for _ in tasks]
 
     def fit(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Take up an event: the worker (`python -m backend worker`) reads, trains and ranks anew.
+        """Take up an event: the worker (`python -m backend worker`) reads, trains and re-ranks.
 
         1.0.9 calls `fit((), event=, data=)`, 2.x `fit(event, data)`, by name or not.
         """

@@ -1,7 +1,7 @@
 """A net under the log: what looks like a secret is struck out of every line.
 
 The code that makes a message keeps secrets out of it; this is for the message that was forgotten,
-or that somebody else's library made.
+or that a library made.
 """
 
 from __future__ import annotations

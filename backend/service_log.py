@@ -49,7 +49,7 @@ def log_as_service(settings: Settings) -> None:
     if settings.log_level != "DEBUG":
         for name in _TALKATIVE:
             logging.getLogger(name).setLevel(logging.WARNING)
-        # A form that cannot be read is the caller's fault, who is told so.
+        # A form that cannot be read is the caller's fault; the response says so.
         logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 

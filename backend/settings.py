@@ -131,7 +131,7 @@ class Settings(BaseSettings):
     )
     private_network: bool = Field(
         False,
-        description="true: whoever reaches HOST may call what Label Studio calls; `serve` then "
+        description="true: anyone who reaches HOST may call what Label Studio calls; `serve` then "
         "starts there without a key and BASIC_AUTH. The API asks for a key all the same.",
     )
     port: int = Field(9090, ge=1, le=65535, description="Port of `serve`.")

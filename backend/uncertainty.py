@@ -241,7 +241,7 @@ def score_image(
     """Score one image by every measure.
 
     A box counts when its p1 is at least `floor`. An image without such a box gets the utility of
-    an image whose only box stands exactly at the floor, times `peak_score / floor`. So the rule
+    an image whose only box is exactly at the floor, times `peak_score / floor`. So the rule
     meets the boxes without a jump where a box first reaches the floor; a detector that almost saw
     something (peak just below the floor) makes a more useful image than one that saw nothing
     (peak 0, utility 0); and no empty image reaches utility 1. A peak above the floor counts

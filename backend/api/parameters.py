@@ -23,7 +23,7 @@ _REFUSALS = {
     403: "The key may not do this, or not in this project.",
     404: "There is no such thing.",
     408: "The body did not come in time.",
-    409: "It stands against what is there already.",
+    409: "It conflicts with what is there already.",
     413: "The body is larger than it may be; the line says how large that is.",
     415: "The body is of a kind that is not read here.",
     422: "The request is malformed, or cannot be done; the line says why.",

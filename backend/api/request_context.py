@@ -100,9 +100,9 @@ def _record(scope: Scope, status: int, seconds: float) -> None:
 
 def _numbers(scope: Scope) -> dict[str, str]:
     """The project, task and job that a request is about, as far as its address names them."""
-    told = {**QueryParams(scope["query_string"]), **scope.get("path_params", {})}
+    given = {**QueryParams(scope["query_string"]), **scope.get("path_params", {})}
     return {
-        field: str(told[name])
+        field: str(given[name])
         for name, field in _NUMBERS.items()
-        if _NUMBER.fullmatch(str(told.get(name, "")))
+        if _NUMBER.fullmatch(str(given.get(name, "")))
     }

@@ -94,7 +94,7 @@ class Downloads:
         return origin(address) == origin(self._url)
 
     def fetch(self, address: str, name: str) -> bytes:
-        """The bytes behind an http(s) address; `name` stands for it in messages.
+        """The bytes behind an http(s) address; `name` is what messages call it.
 
         Raises:
             ImageError: one line on why these bytes cannot be had. Other images may be.

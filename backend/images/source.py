@@ -49,7 +49,7 @@ def _key(uri: str, studio_url: str) -> str:
 
 
 def browser_url(url: str, task_id: int | None, uri: str) -> str:
-    """Where whoever is logged in to Label Studio finds an image.
+    """Where a user who is logged in to Label Studio finds an image.
 
     Args:
         url: address of Label Studio.
@@ -291,9 +291,9 @@ def _decoded(uri: str, limit: int) -> bytes:
         else:
             content = unquote_to_bytes(body)
     except ValueError:
-        raise ImageError("A data: image is not valid base64: import it anew") from None
+        raise ImageError("A data: image is not valid base64: import it again") from None
     if not content:
-        raise ImageError("A data: image is empty: import it anew")
+        raise ImageError("A data: image is empty: import it again")
     return content
 
 

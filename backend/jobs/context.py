@@ -116,7 +116,7 @@ class JobContext:
             raise JobInterrupted
 
     def hold(self) -> None:
-        """Make sure that the job is still this process's: ask the store, not what was heard last.
+        """Make sure that the job is still this process's: ask the store, not the last heartbeat.
 
         A process that was stopped for a while does not know what it missed. Called before what
         cannot be taken back.
@@ -133,14 +133,14 @@ class JobContext:
                 raise
 
     def beat(self) -> None:
-        """Store the progress, keep the lease, hear of a cancel. Called about once a second."""
+        """Store the progress, keep the lease, notice a cancel. Called about once a second."""
         with self._lock:
             try:
                 self._cancelled = self._claim.report(self._progress)
             except JobLost:
                 self._lost = True
             except StoreError as error:
-                logger.warning("%s could not be heard of: %s", self.job, error)
+                logger.warning("%s could not report: %s", self.job, error)
 
     def end(self, state: str, *, result: str = "{}", error: str = "") -> None:
         """Store how the job ended: done, failed or cancelled, or queued to give it back."""

@@ -17,7 +17,7 @@ _LONGEST_PAUSE = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Situation:
-    """How a project stands.
+    """What is known of a project.
 
     Args:
         answered: answered tasks.

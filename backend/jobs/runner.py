@@ -86,9 +86,9 @@ class Runner:
                 end = self._handle(context)
                 JOB_SECONDS.labels(job.kind, end.state).observe(time.monotonic() - started)
                 _store(context, end)
-                told = end.error or end.result
+                outcome = end.error or end.result
                 level = logging.DEBUG if context.is_quiet and end.state == DONE else logging.INFO
-                logger.log(level, "%s: %s: %s", claim.job, end.state, told)
+                logger.log(level, "%s: %s: %s", claim.job, end.state, outcome)
             except JobLost:
                 logger.warning("%s went to another process meanwhile", claim.job)
                 return False

@@ -62,7 +62,7 @@ class LabelMap:
         control: the chosen control.
         labels: label name by class name, for the classes that have one.
         unmapped_classes: classes without a label: their boxes are not shown to annotators.
-        unmapped_labels: labels no class stands for: annotators draw these from nothing.
+        unmapped_labels: labels of no class: annotators draw these from nothing.
     """
 
     control: RectangleControl

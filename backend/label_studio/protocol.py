@@ -70,7 +70,7 @@ def parse_webhook(payload: object, *, project_header: str | None = None) -> Webh
 
     Args:
         payload: its body, read as JSON.
-        project_header: its header `PROJECT_HEADER`, which stands in for the project that our own
+        project_header: its header `PROJECT_HEADER`, which replaces the project that our own
             webhook leaves out of the body.
 
     >>> parse_webhook({"action": "TASKS_CREATED", "project": {"id": 3}})

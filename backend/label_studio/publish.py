@@ -109,7 +109,7 @@ def publish(
             served until then; where it raises, nothing is switched.
 
     Raises:
-        PublishError: nothing was switched, the old order still stands; or the switch could not
+        PublishError: nothing was switched, the old order is still served; or the switch could not
             be confirmed, which the message says.
         LabelStudioError: Label Studio is down or refuses the account; nothing was switched.
     """
@@ -166,7 +166,7 @@ def is_order_live(studio: Studio, project_id: int, version: str) -> bool:
 def restore_order(studio: Studio, project_id: int, version: str) -> bool:
     """Switch back to our order `version` where a backend's title, or nothing, took its place.
 
-    Another version, or another sampling, that somebody set on purpose is left alone.
+    Another version, or another sampling, that was set on purpose is left alone.
 
     Returns:
         Whether the order is live now.
@@ -205,7 +205,7 @@ def _import_existing(
     on_step: Callable[[str], None],
     before_import: Callable[[str, Sequence[OrderedTask]], None],
 ) -> tuple[str, list[OrderedTask], list[int]]:
-    """Import and check, anew without the tasks that turn out to be deleted.
+    """Import and check; once more without the tasks that turn out to be deleted.
 
     Returns:
         The version that is complete, its items, and the deleted tasks.
@@ -222,12 +222,14 @@ def _import_existing(
         wanted = [item for item in wanted if item.task_id not in gone]
         if not wanted:
             raise PublishError(
-                f"All tasks of the order were deleted from project {project_id}: rank it anew"
+                f"All tasks of the order were deleted from project {project_id}: rank it again"
             )
-        logger.warning("%d ranked tasks were deleted in Label Studio; publishing anew", len(gone))
+        logger.warning(
+            "%d ranked tasks were deleted in Label Studio; publishing again without them", len(gone)
+        )
     raise PublishError(
         f"Tasks of project {project_id} keep being deleted while an order is published; the old "
-        "order still stands: publish again when the deletions are over"
+        "order is still served: publish again when the deletions are over"
     )
 
 
@@ -249,7 +251,7 @@ def _import_and_check(
         gone = _gone(studio, project_id, items) if error.status == 400 else set()
         if gone:
             return gone
-        raise PublishError(f"{error}. The old order still stands") from None
+        raise PublishError(f"{error}. The old order is still served") from None
     on_step("imported")
     gone = _check(studio, project_id, rows, version)
     if not gone:
@@ -290,7 +292,7 @@ def _check(
             return gone
         raise PublishError(
             f"Label Studio holds {counts.get(version, 0)} predictions of {version} instead of "
-            f"{len(rows)}. The old order still stands: publish again"
+            f"{len(rows)}. The old order is still served: publish again"
         )
     if sum(counts.values()) <= READ_BACK_LIMIT:
         found = studio.predictions_of(project_id, version)
@@ -310,7 +312,7 @@ def _check(
     if wrong or len(found) != len(expected):
         raise PublishError(
             f"Label Studio gave back another order than was sent as {version} (task "
-            f"{wrong[0] if wrong else 'twice'}). The old order still stands: publish again"
+            f"{wrong[0] if wrong else 'twice'}). The old order is still served: publish again"
         )
     return set()
 
@@ -323,13 +325,13 @@ def _switch(studio: Studio, project_id: int, version: str, on_step: Callable[[st
     try:
         studio.set_order(project_id, version)
     except RefusedError as error:
-        raise PublishError(f"{error}. The old order still stands: publish again") from None
+        raise PublishError(f"{error}. The old order is still served: publish again") from None
     on_step("switched")
     if not is_order_live(studio, project_id, version):
         project = studio.project(project_id)
         raise PublishError(
             f"Project {project_id} was switched to {version}, but now has model version "
-            f"{project.model_version!r} and {project.sampling!r}: somebody else changed it just "
+            f"{project.model_version!r} and {project.sampling!r}: someone changed it just "
             "now; publish again"
         )
     on_step("confirmed")

@@ -16,7 +16,7 @@ QUEUE_PREFIX = "queue-"
 # What `/setup` answers before anything was published.
 UNPUBLISHED = "hf-unpublished"
 
-# Label Studio refuses an annotation whose `parent_prediction` is gone, so whoever opened a task
+# Label Studio refuses an annotation whose `parent_prediction` is gone, so a user who opened a task
 # before its order was deleted cannot submit it. A replaced order therefore stays this long.
 GRACE = timedelta(hours=1)
 
@@ -41,7 +41,7 @@ def fresh_version(detector_version: str = "") -> str:
 
 
 def fresh_queue_version(owner: str) -> str:
-    """A version never used before for somebody's queue: `queue-20261122-101500-123-1a2b OWNER`.
+    """A version never used before for a reviewer's queue: `queue-20261122-101500-123-1a2b OWNER`.
 
     None of them is part of another one, which a tab's filter would take for it.
     """

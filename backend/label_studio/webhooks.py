@@ -1,7 +1,7 @@
 """The one webhook by which Label Studio notifies this backend of changes in a project.
 
 Label Studio makes a webhook of its own for each connected ML backend: for all actions, with all
-tasks and annotations in it and the whole project counted anew for each call, which the annotator
+tasks and annotations in it and the whole project counted again for each call, which the annotator
 waits for. Ours takes its place under the same address, so that Label Studio makes no other when
 the backend is connected again. It is sent for what matters, without payload; the project and a
 secret are in its headers. Whoever may see the project's settings can read them there.
@@ -66,7 +66,7 @@ def ensure_webhook(
     """Leave exactly one webhook for `url` in the project: ours.
 
     The first other one for that address is turned into ours and further ones are deleted; webhooks
-    for other addresses are left alone. Nothing is written when all is well. Headers that somebody
+    for other addresses are left alone. Nothing is written when all is well. Headers that a person
     added for a proxy stay.
 
     Args:

@@ -115,11 +115,11 @@ class Predictor:
     ) -> dict[int, ScoredTask]:
         """What the serving detector has scored, or scores now. Failures are logged, by task."""
         serving = self._rounds.serving(project_id)
-        told = {"project": project_id}
+        extra = {"project": project_id}
         try:
             base = self._worker.base_detector(_left(deadline))
         except HardestFirstError as error:
-            logger.error("%d tasks unanswered: %s", len(missing), error, extra=told)
+            logger.error("%d tasks unanswered: %s", len(missing), error, extra=extra)
             return {}
         detector = base if serving is None else serving.detector
         known = self._scored(project_id, detector, missing, label_config)
@@ -129,7 +129,7 @@ class Predictor:
                 project_id, fresh, label_config=label_config, timeout=_left(deadline)
             )
             for task_id, reason in report.skipped.items():
-                logger.warning("no prediction: %s", reason, extra={**told, "task": task_id})
+                logger.warning("no prediction: %s", reason, extra={**extra, "task": task_id})
             known.update(self._scored(project_id, detector, fresh, label_config))
         return known
 

@@ -127,7 +127,7 @@ class OrderMaker:
             picked += [
                 task.id
                 for task in pool.tasks
-                if task.total_annotations and self._ranker.is_told(pool.project_id, task)
+                if task.total_annotations and self._ranker.picked_by_hash(pool.project_id, task)
             ]
         self._answers.hold_out(pool.project_id, picked)
 

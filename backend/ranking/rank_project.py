@@ -116,14 +116,14 @@ class PoolRanker:
 
     def random_picks(self, pool: Pool) -> set[int]:
         """The tasks of the hold-out: those marked so before, and those the hash picks."""
-        told = {
+        hashed = {
             task.id
             for task in pool.tasks
-            if not task.total_annotations and self.is_told(pool.project_id, task)
+            if not task.total_annotations and self.picked_by_hash(pool.project_id, task)
         }
-        return told | self._answers.held_out(pool.project_id)
+        return hashed | self._answers.held_out(pool.project_id)
 
-    def is_told(self, project_id: int, task: TaskRef) -> bool:
+    def picked_by_hash(self, project_id: int, task: TaskRef) -> bool:
         """Whether the hash puts a task into the hold-out, whatever else is known of it."""
         name = self._settings.sequence_field
         key = (name and task.data.get(name)) or task.id

@@ -123,7 +123,7 @@ class Thumbnails:
         return found
 
     def make(self, image: TaskImage) -> Future[Thumbnail]:
-        """Fetch and decode the image on another thread; whoever asks meanwhile gets the same.
+        """Fetch and decode the image on another thread; all who ask meanwhile get the same.
 
         A fetch that has not begun after `LIMIT_S` seconds is given up: nobody waits any more.
 

@@ -84,7 +84,7 @@ class Analysis:
     unfinished: tuple[tuple[str, int, int], ...]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain types for `json.dumps`; None stands for a bound that is not known."""
+        """Plain types for `json.dumps`; None: a bound that is not known."""
         data: dict[str, Any] = _finite(asdict(self))
         return data
 

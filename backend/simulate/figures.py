@@ -56,7 +56,7 @@ def draw_curves(runs: Sequence[Run], analysis: Analysis, path: Path) -> None:
     styles = _styles(analysis)
     name, unit = _UNITS[analysis.cost]
     arms = [result.arm for result in analysis.arms]
-    told = DEFAULT if DEFAULT in arms else next((arm for arm in arms if arm != RANDOM), RANDOM)
+    stressed = DEFAULT if DEFAULT in arms else next((arm for arm in arms if arm != RANDOM), RANDOM)
     for result in analysis.arms:
         _draw_arm(
             axes,
@@ -64,7 +64,7 @@ def draw_curves(runs: Sequence[Run], analysis: Analysis, path: Path) -> None:
             label=result.arm,
             unit=unit,
             style=styles[result.arm],
-            stressed=result.arm in (RANDOM, told),
+            stressed=result.arm in (RANDOM, stressed),
         )
     axes.axhline(analysis.full_map50, color=_INK, linewidth=1, linestyle="--")
     axes.annotate(

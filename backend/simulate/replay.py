@@ -57,7 +57,7 @@ def recorded(out: Path, arm: str, seed: int) -> Run:
 
 
 class Replay:
-    """One run, from where it stands to its end. One process at a time may work on it.
+    """One run, from its last round to its end. One process at a time may work on it.
 
     Args:
         stage: what all runs share, prepared.

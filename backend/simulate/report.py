@@ -169,8 +169,8 @@ def _target_row(analysis: Analysis, arm: ArmResult, i: int) -> tuple[str, ...]:
     need = _need(result.need, analysis.cost)
     if arm.arm == RANDOM:
         return arm.arm, need, "1x", "", str(result.saving.seeds)
-    told = claim(result.saving)
-    return arm.arm, need, _saving(result.saving), told, str(result.saving.seeds)
+    claimed = claim(result.saving)
+    return arm.arm, need, _saving(result.saving), claimed, str(result.saving.seeds)
 
 
 def _otherwise(analysis: Analysis, others: Sequence[Analysis]) -> str:

@@ -29,7 +29,7 @@ class JobQueue(JobRecords):
 
     Args:
         database: holds the table of jobs, which alone decides.
-        lease_seconds: a job whose process was not heard of for so long goes to another one.
+        lease_seconds: a job whose process sent no heartbeat for so long goes to another one.
 
     Raises:
         StoreError: (from each method) the database failed.

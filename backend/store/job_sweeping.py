@@ -57,7 +57,7 @@ class Sweeper:
         self._seen = seen
 
     def _take_back(self, row: Any) -> None:
-        """Unless it ended, or was heard of, since this row was read."""
+        """Unless it ended, or sent a heartbeat, since this row was read."""
         same = and_(
             c.id == row.id,
             c.state == RUNNING,

@@ -58,7 +58,7 @@ def jobs(
         if cancel is not None:
             job = queue.cancel(cancel)
             is_over = job.state not in (QUEUED, RUNNING)
-            say(f"{job} is {job.state}" if is_over else f"{job} was told to stop")
+            say(f"{job} is {job.state}" if is_over else f"{job} was asked to stop")
         elif log is not None:
             _print_log(queue.get(log))
         else:

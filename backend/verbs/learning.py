@@ -66,7 +66,7 @@ def train(
     else:
         say(f"not promoted: {row.reason}")
     if row.promoted:
-        say(f"The worker ranks the queue anew; or run `python -m backend score {project_id}` now.")
+        say(f"The worker re-ranks the queue; or run `python -m backend score {project_id}` now.")
 
 
 def rounds(
@@ -205,7 +205,7 @@ def _rank_anew(worker_context: WorkerContext, project_id: int) -> None:
     try:
         run_as_job(worker_context, PUBLISH, project_id, on_report=reports.append)
     except QueueError as error:
-        print_warnings([f"the queue is ranked anew later: {error}"])
+        print_warnings([f"the queue is re-ranked later: {error}"])
         worker_context.queue.submit(PUBLISH, project_id)
         return
     print_order_notes(reports[0])

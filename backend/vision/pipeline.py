@@ -34,7 +34,7 @@ def observe_all(
 
     Args:
         models: what observes.
-        items: what stands for images; consumed as needed.
+        items: one for each image; consumed as needed.
         load: the bytes of an item's image file. Called from threads.
         embedded: whether an item's embedding is known, asked after its `load`, in its thread.
         batch_size: images that are given to the models at once.

@@ -1,4 +1,4 @@
-"""Which images to label next, over HTTP: from the last scoring, ranked anew, or scored first."""
+"""Which images to label next, over HTTP: from the last scoring, re-ranked, or scored first."""
 
 from __future__ import annotations
 
@@ -252,7 +252,7 @@ def test_a_new_scoring_is_seen_at_once(
     assert set(ids(second)) == set(ids(first)[1:])
 
 
-# --- ranked anew ------------------------------------------------------------------------------
+# --- re-ranked --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("made_by", ["diverse_uncertainty", "entropy"])

@@ -1,4 +1,4 @@
-"""A ranked pool, as it is kept in the store and ranked anew."""
+"""A ranked pool, as it is kept in the store and re-ranked."""
 
 from __future__ import annotations
 

@@ -239,7 +239,7 @@ def _refuse_taken(image_ids: Iterable[int], waiting: Mapping[int, str]) -> None:
         raise HTTPException(
             status.HTTP_409_CONFLICT,
             f'waiting in the queue "{waiting[taken[0]]}" already: {_listed(taken)}; leave them '
-            "out, or fill that queue anew without them first",
+            "out, or fill that queue without them first",
         )
 
 

@@ -20,8 +20,8 @@ HEADER_SECONDS = 10.0
 class PunctualProtocol(H11Protocol):
     """HTTP/1.1 that closes a connection whose next request does not begin in time.
 
-    uvicorn times only the silence after an answer: a client that connects and says nothing, or a byte a
-    minute, would keep a connection for ever. Bodies are timed by `BodyLimits`.
+    uvicorn times only the silence after an answer: a client that connects and says nothing, or
+    a byte a minute, would keep a connection for ever. Bodies are timed by `BodyLimits`.
     """
 
     _patience: asyncio.TimerHandle | None = None

@@ -117,7 +117,7 @@ class TokenAuth(httpx.Auth):
         return f"TokenAuth(kind={self.kind!r})"
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response]:
-        """Authorize `request`; get an access token first, or a new one after a 401, where needed."""
+        """Authorize `request`; get an access token, or a new one after a 401, where needed."""
         if self.kind == "legacy":
             request.headers["Authorization"] = f"Token {self._api_key}"
             yield request

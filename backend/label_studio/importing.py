@@ -99,8 +99,8 @@ def _import_batch(
     if created != len(batch):
         raise PublishError(
             f"Label Studio made {created} of {len(batch)} predictions of {version}: it drops those "
-            "that do not fit the label config. The old order is still served; `doctor` compares the "
-            "label config with the model"
+            "that do not fit the label config. The old order is still served; `doctor` compares "
+            "the label config with the model"
         )
 
 

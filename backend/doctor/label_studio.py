@@ -17,7 +17,7 @@ from backend.label_studio.client import Studio
 from backend.label_studio.label_map import LabelMap, listed
 from backend.label_studio.records import BackendInfo, ProjectInfo
 from backend.label_studio.versions import is_ours
-from backend.label_studio.webhooks import is_own_server, reports_answers
+from backend.label_studio.webhooks import is_own_server, reports_annotations
 from backend.settings import Settings
 
 OrderProbe = Callable[[ProjectInfo], list[Finding]]
@@ -233,7 +233,7 @@ def _webhook(studio: Studio, project_id: int, backends: Sequence[BackendInfo]) -
                 "start `python -m backend worker`, which puts the payload back",
             )
         ]
-    if any(reports_answers(hook) for hook in hooks):
+    if any(reports_annotations(hook) for hook in hooks):
         return [ok("webhook", "Label Studio reports annotations as they come")]
     if hooks:
         return [

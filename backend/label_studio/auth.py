@@ -1,8 +1,9 @@
 """Both kinds of Label Studio token, as one httpx authentication.
 
 A legacy token is sent as it is (`Authorization: Token ...`). A personal access token is a JWT
-*refresh* token: it buys access tokens that live five minutes (`Authorization: Bearer ...`), which
-are renewed in time and shared by all threads. The token never appears in a message or a repr.
+*refresh* token: it is exchanged for access tokens (`Authorization: Bearer ...`) that last five
+minutes, are renewed in time and shared by all threads. The token never appears in a message or a
+repr.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from backend.metrics import count_studio_refusal
 
 TokenKind = Literal["personal", "legacy"]
 
-# An access token is renewed this long before it dies, so that it outlives a slow request.
+# An access token is renewed this long before it expires, so that it outlasts a slow request.
 RENEW_BEFORE_S = 45.0
 
 MAKE_A_TOKEN = (
@@ -92,7 +93,7 @@ _SPACES = {"\n": "a line break", "\r": "a line break", " ": "a space", "\t": "a 
 
 
 class TokenAuth(httpx.Auth):
-    """Puts the right Authorization header on a request to Label Studio. Safe for several threads.
+    """Puts the right Authorization header on a request to Label Studio. Thread-safe.
 
     httpx drops that header when a redirect leads to another host.
 
@@ -139,7 +140,7 @@ class TokenAuth(httpx.Auth):
         yield request
 
     def _renewed(self, stale: str | None) -> Generator[httpx.Request, httpx.Response, str]:
-        """A living access token; `stale` is one that was just refused."""
+        """A valid access token; `stale` is one that was just refused."""
         with self._lock:
             if self._access and self._access != stale and time.monotonic() < self._dies_at:
                 return self._access

@@ -36,7 +36,7 @@ _PROJECTS_A_PAGE = 100
 
 
 class Studio(TaskReading):
-    """A Label Studio, seen through the eyes of one account. Safe for several threads.
+    """The API of one Label Studio, as one account. Thread-safe.
 
     See `Connection` for its arguments.
     """

@@ -1,4 +1,4 @@
-"""A connection to one Label Studio: the token, the SDK, retries, and failures in our own words.
+"""A connection to one Label Studio: the token, the SDK, retries, and errors in our own words.
 
 Reads are retried; whatever is not safe to repeat is sent once.
 """
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class Connection:
-    """One account's way to one Label Studio. Safe for several threads.
+    """One account's connection to one Label Studio. Thread-safe.
 
     Args:
         url: its address, with the scheme.
@@ -155,7 +155,7 @@ def _is_passing(error: BaseException) -> bool:
     """Whether trying again may help."""
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code >= 500 or error.response.status_code in (408, 429)
-    # Who did not answer in time is asked no second time: the wait would be as long again.
+    # No retry after a timeout: the wait would be as long again.
     return isinstance(error, httpx.TransportError) and not isinstance(error, httpx.ReadTimeout)
 
 

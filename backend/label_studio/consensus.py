@@ -1,17 +1,17 @@
-"""What the annotators of one image say together.
+"""The consensus of the annotators of one image.
 
-- Cancelled (skipped) annotations are no answers. Without any other there is no answer at all, which
-  is not the same as an answer without boxes: that one says the image shows nothing.
+- Cancelled (skipped) annotations do not count. Without any other there is no consensus, which is
+  not the same as an annotation without boxes: that one says the image shows nothing.
 - A ground truth counts alone; of several the newest.
-- Of several answers by one annotator the newest counts. Answers by nobody known count one by one.
+- Of several annotations by one annotator the newest counts. Those by an unknown one count each.
 - Boxes of the same label with an IoU of at least 0.5 are one object, best IoU first; so are then
   boxes of different labels. An object has at most one box of each annotator.
 - An object stays if at least half of the annotators saw it. Of two annotators one is enough: to
   miss an object is the more common error than to draw one that is not there.
 - Its box is the coordinate-wise median. Its label is what most of its annotators say; on a tie, the
-  tied label of the earliest answer.
+  tied label of the earliest annotation.
 
-Times that are not known count as the earliest. The order in which the answers come changes nothing.
+Unknown times count as the earliest. The order of the input changes nothing.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _UNKNOWN_TIME = datetime.min.replace(tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)
-class Answer:
+class Annotation:
     """One annotation of an image.
 
     Args:
-        annotator: Label Studio's number of who made it; None: nobody known.
+        annotator: Label Studio's number of the user; None: unknown.
         boxes: its boxes, see `regions.read_boxes`.
         ground_truth: whether it was marked as the truth.
         was_cancelled: whether the task was skipped.
@@ -52,47 +52,51 @@ class Answer:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A box, and which of the answers it is in (0 is the earliest)."""
+    """A box, and which annotation it is in (0 is the earliest)."""
 
-    answer: int
+    annotation: int
     box: Box
 
 
-def consensus(answers: Sequence[Answer]) -> tuple[Box, ...] | None:
+def consensus(annotations: Sequence[Annotation]) -> tuple[Box, ...] | None:
     """One set of boxes for one image, by the rules at the top of this file.
 
     Args:
-        answers: all annotations of the image, in any order.
+        annotations: all annotations of the image, in any order.
 
     Returns:
-        The boxes, each with the region id that it has in the earliest answer; empty: the image
-        shows nothing (a background image); None: nobody answered.
+        The boxes, each with the region id that it has in the earliest annotation; empty: the image
+        shows nothing (a background image); None: there is no annotation that counts.
     """
-    counted = _counted(answers)
+    counted = _counted(annotations)
     if not counted:
         return None
-    seen = [_Seen(place, box) for place, answer in enumerate(counted) for box in answer.boxes]
+    seen = [_Seen(place, box) for place, found in enumerate(counted) for box in found.boxes]
     return tuple(_merged(group) for group in _objects(seen) if 2 * len(group) >= len(counted))
 
 
-def _counted(answers: Sequence[Answer]) -> list[Answer]:
-    """The answers that count, at most one of each annotator, earliest first."""
-    given = sorted((answer for answer in answers if not answer.was_cancelled), key=_age)
-    truths = [answer for answer in given if answer.ground_truth]
+def _counted(annotations: Sequence[Annotation]) -> list[Annotation]:
+    """The annotations that count, at most one of each annotator, earliest first."""
+    given = sorted(
+        (annotation for annotation in annotations if not annotation.was_cancelled), key=_age
+    )
+    truths = [annotation for annotation in given if annotation.ground_truth]
     if truths:
         return truths[-1:]
-    newest = {answer.annotator: answer for answer in given if answer.annotator is not None}
-    unknown = [answer for answer in given if answer.annotator is None]
+    newest = {
+        annotation.annotator: annotation for annotation in given if annotation.annotator is not None
+    }
+    unknown = [annotation for annotation in given if annotation.annotator is None]
     return sorted([*newest.values(), *unknown], key=_age)
 
 
-def _age(answer: Answer) -> tuple[Any, ...]:
+def _age(annotation: Annotation) -> tuple[Any, ...]:
     """Sorts the earliest first; its later parts only make the order a total one."""
-    time = answer.updated_at or _UNKNOWN_TIME
+    time = annotation.updated_at or _UNKNOWN_TIME
     if time.tzinfo is None:
         time = time.replace(tzinfo=timezone.utc)
-    boxes = [(box.label, box.xyxy, box.region_id) for box in answer.boxes]
-    return (time, answer.annotator is not None, answer.annotator or 0, boxes)
+    boxes = [(box.label, box.xyxy, box.region_id) for box in annotation.boxes]
+    return (time, annotation.annotator is not None, annotation.annotator or 0, boxes)
 
 
 def _objects(seen: Sequence[_Seen]) -> list[list[_Seen]]:
@@ -107,8 +111,8 @@ def _objects(seen: Sequence[_Seen]) -> list[list[_Seen]]:
     group_of = list(range(len(seen)))
     for _, _, i, j in sorted(pairs):
         into, gone = sorted((group_of[i], group_of[j]))
-        answers = [{seen[place].answer for place in groups[key]} for key in (into, gone)]
-        if answers[0].isdisjoint(answers[1]):
+        theirs = [{seen[place].annotation for place in groups[key]} for key in (into, gone)]
+        if theirs[0].isdisjoint(theirs[1]):
             for place in groups[gone]:
                 group_of[place] = into
             groups[into] += groups.pop(gone)
@@ -116,7 +120,7 @@ def _objects(seen: Sequence[_Seen]) -> list[list[_Seen]]:
 
 
 def _merged(group: Sequence[_Seen]) -> Box:
-    """One box for one object, whose boxes come with the earliest answer's first."""
+    """One box for one object, whose boxes come with the earliest annotation's first."""
     left, top, right, bottom = zip(*(one.box.xyxy for one in group), strict=True)
     votes = Counter(one.box.label for one in group)  # on a tie: the label counted first
     return replace(

@@ -102,7 +102,7 @@ def note_lines(noted: Mapping[Note, int]) -> tuple[str, ...]:
 
 
 def find_control(config: str, class_names: Sequence[str]) -> RectangleControl:
-    """The control that answers are read from: the one that predictions of these classes go to.
+    """The control that annotations are read from: the one that predictions of these classes go to.
 
     Args:
         config: the project's label config, XML.

@@ -59,7 +59,7 @@ class Tab:
 
 
 def show_tab(studio: Studio, project_id: int, version: str | None = None) -> Tab | None:
-    """`ensure_tab` for callers whose work does not hang on it: failures are logged, not raised."""
+    """`ensure_tab` for callers that can go on without it: failures are logged, not raised."""
     try:
         tab = ensure_tab(studio, project_id, version)
     except LabelStudioError as error:
@@ -79,7 +79,7 @@ def ensure_tab(studio: Studio, project_id: int, version: str | None = None) -> T
         studio: where.
         project_id: the project.
         version: the published version; Label Studio is then made to ask its backends' `/setup`
-            anew if it does not know that version yet. None: leave that alone.
+            again if it does not know that version yet. None: leave that alone.
     """
     views = studio.views(project_id)
     view = next((found for found in views if found.title == TITLE), None)

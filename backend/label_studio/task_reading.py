@@ -1,4 +1,4 @@
-"""Reading tasks and what annotators answered.
+"""Reads tasks and annotations.
 
 Never `GET /api/tasks/ID`: a task without predictions makes Label Studio call the backend.
 """

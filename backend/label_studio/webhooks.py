@@ -4,7 +4,7 @@ Label Studio makes a webhook of its own for each connected ML backend: for all a
 tasks and annotations in it and the whole project counted again for each call, which the annotator
 waits for. Ours takes its place under the same address, so that Label Studio makes no other when
 the backend is connected again. It is sent for what matters, without payload; the project and a
-secret are in its headers. Whoever may see the project's settings can read them there.
+secret are in its headers. Anyone who may see the project's settings can read them there.
 
 Only our own `serve` reads those headers. The servers of label-studio-ml, under which
 `backend/model.py` runs as well, take the project from the payload: theirs keeps it.
@@ -33,7 +33,7 @@ ACTIONS = ANNOTATION_ACTIONS | TASK_ACTIONS | {PROJECT_UPDATED}
 
 
 def backend_webhook_url(backends: Sequence[BackendInfo]) -> str | None:
-    """Where the connected backend that is ours hears webhooks; None: none of them is ours.
+    """The webhook address of the connected backend that is ours; None: none of them is ours.
 
     Ours is recognised by the version its `/setup` last answered. Of several, the one that answers,
     then the one connected last.
@@ -94,7 +94,7 @@ def ensure_webhook(
     return kept
 
 
-def reports_answers(hook: WebhookInfo) -> bool:
+def reports_annotations(hook: WebhookInfo) -> bool:
     """Whether `hook` reports everything that matters, and in which project: ours, or any other."""
     complete = hook.sends_all or hook.actions >= ACTIONS
     return hook.is_active and complete and (hook.sends_payload or PROJECT_HEADER in hook.headers)
@@ -103,7 +103,7 @@ def reports_answers(hook: WebhookInfo) -> bool:
 def _is_wanted(hook: WebhookInfo, headers: Mapping[str, str], payload: bool) -> bool:
     if payload:
         # Label Studio's own is as good.
-        return hook.is_active and hook.sends_payload and reports_answers(hook)
+        return hook.is_active and hook.sends_payload and reports_annotations(hook)
     return (
         hook.is_active
         and not hook.sends_all

@@ -17,7 +17,7 @@ import numpy as np
 from backend.errors import ImageError, TrainingError
 from backend.images.source import image_uri
 from backend.label_studio.client import Studio
-from backend.label_studio.consensus import Answer, consensus
+from backend.label_studio.consensus import Annotation, consensus
 from backend.label_studio.label_map import RectangleControl
 from backend.label_studio.records import ProjectInfo, TaskRef
 from backend.label_studio.regions import Box, Note, find_control, note_lines, read_boxes
@@ -187,7 +187,7 @@ def _agreed(
         if not answer.was_cancelled:
             noted.update(found.noted)
         read.append(
-            Answer(
+            Annotation(
                 annotator=answer.annotator,
                 boxes=found.boxes,
                 ground_truth=answer.ground_truth,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.label_studio.consensus import Answer, consensus
+from backend.label_studio.consensus import Annotation, consensus
 from backend.label_studio.regions import Box
 
 DAY = datetime(2025, 3, 1, tzinfo=timezone.utc)
@@ -26,7 +26,7 @@ CORNER = box(left=0.8, top=0.1, right=0.95, bottom=0.3)
 def answer(annotator, *boxes, day=None, **fields):
     """By default annotator 2 answers on the second day, and so on."""
     day = annotator if day is None else day
-    return Answer(annotator, boxes, updated_at=DAY + timedelta(days=day or 0), **fields)
+    return Annotation(annotator, boxes, updated_at=DAY + timedelta(days=day or 0), **fields)
 
 
 @pytest.mark.parametrize("answers", [[], [answer(1, box(), was_cancelled=True)]])
@@ -66,7 +66,7 @@ def test_a_ground_truth_counts_alone_and_the_newest_of_several():
 def test_of_one_annotator_the_newest_answer_counts():
     assert consensus([answer(1, box(), day=2), answer(1, ELSEWHERE, day=1)]) == (box(),)
     assert consensus([answer(1, box(), day=1), answer(1, day=2)]) == ()
-    undated = Answer(1, (ELSEWHERE,))
+    undated = Annotation(1, (ELSEWHERE,))
     assert consensus([answer(1, box()), undated]) == (box(),)
 
 
@@ -77,8 +77,8 @@ def test_answers_by_nobody_known_count_one_by_one():
 
 
 def test_a_time_without_a_zone_is_utc():
-    naive = Answer(1, (box(),), updated_at=datetime(2025, 3, 1, 12))
-    aware = Answer(1, (ELSEWHERE,), updated_at=DAY)
+    naive = Annotation(1, (box(),), updated_at=datetime(2025, 3, 1, 12))
+    aware = Annotation(1, (ELSEWHERE,), updated_at=DAY)
 
     assert consensus([naive, aware]) == (box(),)
 
@@ -182,7 +182,7 @@ boxes = st.builds(
 )
 answers_of_an_image = st.lists(
     st.builds(
-        Answer,
+        Annotation,
         st.none() | st.integers(1, 4),
         st.lists(boxes, max_size=4).map(tuple),
         ground_truth=st.sampled_from([False, False, False, True]),

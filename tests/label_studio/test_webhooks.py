@@ -22,7 +22,7 @@ from backend.label_studio.webhooks import (
     backend_webhook_url,
     ensure_webhook,
     is_own_server,
-    reports_answers,
+    reports_annotations,
 )
 from backend.settings import load_settings
 from tests.api.server import served
@@ -129,7 +129,7 @@ def test_label_studios_own_webhook_becomes_a_narrow_one(
 
     assert written == ["PATCH"]
     assert studio.webhooks(project.id) == [kept]
-    assert reports_answers(kept)
+    assert reports_annotations(kept)
     assert (kept.sends_all, kept.sends_payload, kept.actions) == (False, False, ACTIONS)
     assert SECRET not in repr(kept)
     listener.heard.clear()

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from backend.store.scores import Store
 from backend.store.tables import metadata
 from demo.studio_server import StudioServer, StudioServerError, running_studio
+from tests.person import Person
 from tests.postgres_server import postgres_bin, running_postgres
 
 # What tests of these folders do takes seconds each: servers, trainings, jobs in processes.
@@ -84,6 +85,14 @@ def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioSer
         if "is not there" not in str(error):
             raise
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def owner(label_studio: StudioServer) -> Iterator[Person]:
+    """Who set Label Studio up."""
+    person = Person(label_studio.url, label_studio.admin)
+    with person.http:
+        yield person
 
 
 @pytest.fixture(scope="session")

@@ -230,27 +230,11 @@ class Fuzz:
             return {**body, "project": SCORED, "action": self.rng.choice((*STRANGE, "ANNOTATION"))}
         return put(body, ("project",), project)
 
-    def job(self) -> Any:
-        return self._of_no_project({"project_id": 1, "tasks": "detect", "all_labels": True})
-
-    def queue(self) -> Any:
-        return self._of_no_project(
-            {"image_ids": [1, 2], "project_id": 1, "reviewer": ["Ann"], "name": "First"}
-        )
-
-    def _of_no_project(self, body: Any) -> Any:
-        body = self.bent(body)
-        project = self.rng.choice((0, -1, 1.5, 2**31, 10**30, float("nan"), "", "x", [], {"id": 1}))
-        return put(body, ("project_id",), project) if isinstance(body, dict) else body
-
 
 MAKE: dict[str, tuple[int, Callable[[Fuzz], Any]]] = {
     "/predict": (4000, Fuzz.predict),
     "/setup": (3000, Fuzz.setup),
     "/webhook": (3500, Fuzz.webhook),
     "/versions": (500, Fuzz.setup),
-    "/v1/label/auto": (500, Fuzz.job),
-    "/v1/labeling/train": (500, Fuzz.job),
-    "/v1/assignments/queue": (500, Fuzz.queue),
 }
-"""Path -> how many bodies, and what makes one."""
+"""What Label Studio calls -> how many bodies, and what makes one. Schemathesis does the API."""

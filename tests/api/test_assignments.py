@@ -24,11 +24,12 @@ from backend.store.tables import ranks
 from demo.scene import Frame, generate
 from demo.studio_server import StudioServer
 from tests.api.server import Server, served
-from tests.label_studio.conftest import Person, WebServer, reply, tasks_of_view
+from tests.label_studio.conftest import WebServer, reply, tasks_of_view
 from tests.label_studio.test_reviewer_tabs import serve
-from tests.loop.conftest import CONFIG, MODELS, exports, make_project, owner, web
+from tests.loop.conftest import CONFIG, MODELS, exports, make_project, web
+from tests.person import Person
 
-__all__ = ["exports", "make_project", "owner", "web"]
+__all__ = ["exports", "make_project", "web"]
 
 MakeProject = Callable[..., tuple[int, list[int]]]
 

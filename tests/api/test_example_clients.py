@@ -21,11 +21,12 @@ from backend.label_studio.client import Studio
 from backend.settings import Settings
 from demo.scene import generate
 from demo.studio_server import StudioServer, free_port
-from tests.label_studio.conftest import Person, WebServer, reply, tasks_of_view
-from tests.loop.conftest import MODELS, ROOT, Command, exports, owner, running, wait_until
+from tests.label_studio.conftest import WebServer, reply, tasks_of_view
+from tests.loop.conftest import MODELS, ROOT, Command, exports, running, wait_until
 from tests.loop.test_loop import CONFIG, Line, connect, truth_of
+from tests.person import Person
 
-__all__ = ["exports", "owner"]
+__all__ = ["exports"]
 
 # Five real trainings, each as short as can be.
 pytestmark = pytest.mark.timeout(600)

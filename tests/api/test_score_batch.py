@@ -33,7 +33,7 @@ from backend.store.scores import IMAGE_VIEW, Publication, ScoredTask, Store
 from backend.strategies import STRATEGIES
 from backend.uncertainty import MEASURES
 from tests.api.server import Server, served
-from tests.label_studio.conftest import Person, WebServer, reply
+from tests.label_studio.conftest import WebServer, reply
 from tests.loop.conftest import (
     Command,
     command,
@@ -41,13 +41,13 @@ from tests.loop.conftest import (
     exports,
     frames,
     make_project,
-    owner,
     running,
     wait_until,
     web,
 )
+from tests.person import Person
 
-__all__ = ["command", "environment", "exports", "frames", "make_project", "owner", "web"]
+__all__ = ["command", "environment", "exports", "frames", "make_project", "web"]
 
 DETECTOR, ENCODER = "d1", "e1"
 TASKS = 120

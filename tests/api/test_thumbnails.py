@@ -26,7 +26,8 @@ from backend.store.scores import ScoredTask, Store
 from backend.uncertainty import MEASURES
 from demo.studio_server import StudioServer
 from tests.api.server import Server, served
-from tests.label_studio.conftest import CONFIG, Person, WebServer, reply
+from tests.label_studio.conftest import CONFIG, WebServer, reply
+from tests.person import Person
 
 _numbers = count(1)
 

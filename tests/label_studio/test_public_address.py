@@ -14,7 +14,8 @@ from backend.images.source import ImageSource
 from backend.label_studio.client import Studio
 from backend.settings import load_settings
 from demo.studio_server import StudioServer, free_port, running_studio
-from tests.label_studio.conftest import CONFIG, Person
+from tests.label_studio.conftest import CONFIG
+from tests.person import Person
 
 PIXEL = b"\x89PNG\r\n\x1a\n as far as Label Studio looks"
 

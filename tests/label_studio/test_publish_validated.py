@@ -9,7 +9,8 @@ import pytest
 from backend.errors import PublishError
 from backend.label_studio.publish import OrderedTask, fresh_version, publish
 from demo.studio_server import StudioServer, running_studio
-from tests.label_studio.conftest import colleague, owner
+from tests.conftest import owner
+from tests.label_studio.conftest import colleague
 from tests.label_studio.test_publish import *  # noqa: F403
 from tests.label_studio.test_publish import BOX
 

@@ -18,8 +18,9 @@ from backend.label_studio.reviewer_tabs import QueueName, ReviewerTabs
 from backend.label_studio.tabs import ensure_tab, why_untrue
 from backend.label_studio.versions import fresh_queue_version, queue_owner, stale_queue_versions
 from demo.studio_server import StudioServer
-from tests.label_studio.conftest import Person, Project, tasks_of_view
+from tests.label_studio.conftest import Project, tasks_of_view
 from tests.loop.test_browser import CHROMIUM, FLAGS, log_in, stay_here
+from tests.person import Person
 
 ANN, BEN = QueueName("Ann"), QueueName("Ben")
 

@@ -24,7 +24,8 @@ from backend.store.scores import Store
 from demo.project import label_config
 from demo.scene import CLASSES, Frame, generate
 from demo.studio_server import StudioServer
-from tests.label_studio.conftest import Person, WebServer, reply
+from tests.label_studio.conftest import WebServer, reply
+from tests.person import Person
 
 ROOT = Path(__file__).parent.parent.parent
 WEIGHTS = ROOT / "demo" / "weights"
@@ -155,13 +156,6 @@ def command(environment: dict[str, str]) -> Command:
 def settings(environment: dict[str, str]) -> Settings:
     names = {name.lower(): value for name, value in environment.items()}
     return load_settings(**{k: v for k, v in names.items() if k in Settings.model_fields})
-
-
-@pytest.fixture(scope="session")
-def owner(label_studio: StudioServer) -> Iterator[Person]:
-    person = Person(label_studio.url, label_studio.admin)
-    with person.http:
-        yield person
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ from backend.store.annotations import AnnotationStore
 from backend.store.rounds import RoundStore
 from demo.project import label_config
 from demo.scene import HEIGHT, WIDTH, Frame
-from tests.label_studio.conftest import Person
 from tests.loop.conftest import Command, running, wait_until
+from tests.person import Person
 
 MakeProject = Callable[..., tuple[int, list[int]]]
 

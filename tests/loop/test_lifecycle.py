@@ -16,9 +16,10 @@ from backend.store.annotations import AnnotationStore
 from backend.store.job_queue import JobQueue
 from backend.store.jobs import JobProgress
 from demo.scene import Frame
-from tests.label_studio.conftest import Person, WebServer
+from tests.label_studio.conftest import WebServer
 from tests.loop.conftest import Command, running, wait_until
 from tests.loop.test_learning import region
+from tests.person import Person
 
 MakeProject = Callable[..., tuple[int, list[int]]]
 

@@ -22,8 +22,9 @@ from demo.project import label_config
 from demo.scene import CLASSES, HEIGHT, WIDTH, Frame, generate
 from demo.studio_server import free_port
 from tests.imported import SLOW, imported
-from tests.label_studio.conftest import Person, WebServer, reply
+from tests.label_studio.conftest import WebServer, reply
 from tests.loop.conftest import Command, running, wait_until
+from tests.person import Person
 
 # Minutes of real trainings, more where the machine is busy.
 pytestmark = pytest.mark.timeout(900)

@@ -12,9 +12,10 @@ from backend.label_studio.client import Studio
 from backend.learning.sync_annotations import AnnotationReader
 from backend.store.annotations import AnnotationStore
 from demo.studio_server import StudioServer
-from tests.label_studio.conftest import Person, find_tab
+from tests.label_studio.conftest import find_tab
 from tests.label_studio.test_reviewer_tabs import serve
 from tests.loop.conftest import Command
+from tests.person import Person
 
 pytestmark = pytest.mark.timeout(300)
 

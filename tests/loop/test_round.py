@@ -11,8 +11,9 @@ from collections.abc import Callable
 import pytest
 
 from demo.scene import Frame
-from tests.label_studio.conftest import Person, WebServer, reply
+from tests.label_studio.conftest import WebServer, reply
 from tests.loop.conftest import Command
+from tests.person import Person
 
 MakeProject = Callable[..., tuple[int, list[int]]]
 

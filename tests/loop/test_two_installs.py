@@ -17,8 +17,9 @@ from sqlalchemy import update
 from backend.label_studio.client import Studio
 from backend.store import tables
 from backend.store.job_claims import requeued
-from tests.label_studio.conftest import Person, reply, serving
+from tests.label_studio.conftest import reply, serving
 from tests.loop.conftest import Command
+from tests.person import Person
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -18,7 +18,7 @@ from backend.api.security.rate_limits import RateLimits
 from backend.assembly import build_worker
 from backend.publishing.predict import Predictor
 from backend.publishing.restore import OrderKeeper
-from backend.ranking.pool_cache import PoolMemory
+from backend.ranking.pool_cache import PoolCache
 from backend.scoring.batching import ScoringWorker
 from backend.scoring.serving_model import keep_model_of
 from backend.scoring.thumbnails import Thumbnails
@@ -61,7 +61,7 @@ class Services:
     queue: JobQueue
     feed: JobFeed
     thumbnails: Thumbnails
-    pools: PoolMemory
+    pools: PoolCache
     secret: str = field(repr=False)
     worker: ScoringWorker
     readiness: ReadinessCheck
@@ -97,7 +97,7 @@ def open_services(settings: Settings) -> Iterator[Services]:
         queue=queue,
         feed=JobFeed(queue),
         thumbnails=thumbnails,
-        pools=PoolMemory(store),
+        pools=PoolCache(store),
         secret=webhook_secret(store),
         worker=worker,
         readiness=readiness,

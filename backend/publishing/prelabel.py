@@ -6,8 +6,7 @@ version of ours is shown, they get a new one, and the sampling of the project st
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from dataclasses import dataclass, replace
 from functools import partial
 
 from backend.errors import OrderError
@@ -16,9 +15,10 @@ from backend.label_studio.importing import import_rows
 from backend.label_studio.label_map import LabelMap
 from backend.label_studio.records import ProjectInfo
 from backend.label_studio.results import to_results
-from backend.label_studio.versions import fresh_version, is_ours
+from backend.label_studio.versions import is_ours
 from backend.publishing.attempt import Attempt
 from backend.publishing.live_queue import adopt_published
+from backend.publishing.send import new_publication
 from backend.scoring.models import Scorers
 from backend.scoring.scorer import Scorer
 from backend.settings import Settings
@@ -86,8 +86,9 @@ def prelabel(
     scored = store.scored_tasks(project_id, scorer.detector_version, [task.id for task in todo])
     if scored:
         if not version:
-            version = fresh_version(scorer.detector_version)
-            store.save_publication(_shown(settings, project_id, version, scorer), [])
+            shown = _shown(settings, project_id, scorer)
+            version = shown.model_version
+            store.save_publication(shown, [])
             attempt.on_version(version)
         rows = [
             {
@@ -117,20 +118,16 @@ def prelabel(
     )
 
 
-def _shown(settings: Settings, project_id: int, version: str, scorer: Scorer) -> Publication:
+def _shown(settings: Settings, project_id: int, scorer: Scorer) -> Publication:
     """What is kept of a version without an order, so that it is known for this store's own."""
-    return Publication(
-        model_version=version,
-        project_id=project_id,
-        state="shown",
+    made = new_publication(
+        project_id,
         detector=scorer.detector_version,
         encoder=scorer.encoder_name,
         strategy=settings.strategy,
-        diversity_weight=settings.diversity_weight,
-        strategy_weights=settings.strategy_weights,
-        ranked=0,
-        created_at=datetime.now(timezone.utc),
+        settings=settings,
     )
+    return replace(made, state="shown")
 
 
 def _check_unchanged(studio: Studio, project: ProjectInfo) -> None:

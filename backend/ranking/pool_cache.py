@@ -75,7 +75,7 @@ class _Held:
         return _BYTES_PER_TASK * tasks + orders + vectors
 
 
-class PoolMemory:
+class PoolCache:
     """Gives the order of a project's tasks. Thread-safe; one serves a process.
 
     Args:

@@ -22,7 +22,7 @@ from backend.jobs.context import JobContext
 from backend.jobs.runner import run_now
 from backend.label_studio.records import TaskRef
 from backend.ranking import pool_cache as pool_memory
-from backend.ranking.pool_cache import PoolMemory
+from backend.ranking.pool_cache import PoolCache
 from backend.ranking.rank_project import Pool, PoolRanker
 from backend.ranking.ranked_pool import save_pool
 from backend.scoring.scorer import crop_view
@@ -327,7 +327,7 @@ def test_many_that_ask_at_once_are_answered_by_one_reading(
     server: Server, scored: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scored(10)
-    server.swap(pools=PoolMemory(server.services.store))
+    server.swap(pools=PoolCache(server.services.store))
     read: list[int] = []
     load = pool_memory.load_embeddings
 
@@ -359,7 +359,7 @@ def test_projects_make_room_for_each_other(
         scored(project)
     expected: dict[tuple[int, float], list[int]] = {}
     for max_bytes, readings in ((2**30, ["11", "12", "16"]), (1, ["11", "12", "16", "12"] * 2)):
-        memory = PoolMemory(server.services.store, max_bytes=max_bytes)
+        memory = PoolCache(server.services.store, max_bytes=max_bytes)
         read.clear()
         for weight in (0.1, 0.2):
             for project in (11, 12, 16, 12):

@@ -10,7 +10,7 @@ The store is filled without a model and the server has none: it runs in a proces
 - `ranked_anew`: another diversity weight. `first` reads all embeddings from the store.
 - `thumbnails`: requests a second; see `benchmarks.thumbnails`.
 - `server_mb`: the server's resident set at the start, after the last order was asked for, after
-  ranking anew, and at its highest.
+  re-ranking, and at its highest.
 
 Data: see `benchmarks.selection`. Progress goes to stderr.
 """

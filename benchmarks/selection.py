@@ -109,7 +109,7 @@ def pick_diverse_plain(
     diversity_weight: float,
     labelled: Matrix | None,
 ) -> list[int]:
-    """Pick `n` of unit rows, with every gain computed anew after every choice."""
+    """Pick `n` of unit rows, with every gain computed again after every choice."""
     weights = (utilities ** gamma_of(diversity_weight)).astype(np.float32)
     exact_weights = utilities ** gamma_of(diversity_weight)
     reach = np.full(len(embeddings), 2, dtype=np.float32)

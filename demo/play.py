@@ -94,8 +94,8 @@ def _wait_for_round(store: Store, queue: JobQueue, project_id: int, number: int)
             for job in queue.list(project_id, (FAILED, RUNNING), limit=5):
                 if job.state == FAILED:
                     raise DemoError(f"{job} failed: {job.error}")
-                told = f"round {number}: {job.doing or job.kind}"
-                bars.update(bar, description=told, completed=job.done, total=job.total or None)
+                doing = f"round {number}: {job.doing or job.kind}"
+                bars.update(bar, description=doing, completed=job.done, total=job.total or None)
             if time.monotonic() > deadline:
                 raise DemoError(f"round {number} is not over yet; see {log_of('worker')}")
             time.sleep(0.5)

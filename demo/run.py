@@ -1,6 +1,6 @@
 """The demo: a real Label Studio, filled, ranked, and serving its hardest image first.
 
-Everything is made anew under `var/demo` at each start; only the drawn images and the converted
+Everything is made again under `var/demo` at each start; only the drawn images and the converted
 models are kept. Nothing leaves this machine.
 """
 

@@ -95,7 +95,7 @@ def unit_rows(embeddings):
 
 
 def pick_diverse_plain(embeddings, utilities, n, *, diversity_weight, labelled=None):
-    """Compute every gain anew after every choice."""
+    """Compute every gain again after every choice."""
     units = unit_rows(embeddings)
     if diversity_weight == 0:
         indices = sorted(range(len(units)), key=lambda i: (-utilities[i], i))[:n]

@@ -57,8 +57,8 @@ def test_the_newest_tested_label_studio_is_the_one_of_all_tests() -> None:
 
 def test_every_verb_stands_in_the_readme_and_none_that_is_not_there() -> None:
     verbs = set(get_command(app).commands)  # type: ignore[attr-defined]
-    told = set(re.findall(r"python -m backend ([a-z-]+)", README))
-    assert told == verbs
+    named = set(re.findall(r"python -m backend ([a-z-]+)", README))
+    assert named == verbs
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +76,8 @@ def operations() -> dict[str, dict[str, Any]]:
 def test_every_route_stands_in_the_api_document_and_none_that_is_not_there(
     operations: dict[str, Any],
 ) -> None:
-    told = {name for name in table_rows(API) if re.match("[A-Z]+ /", name)}
-    assert told == set(operations)
+    named = {name for name in table_rows(API) if re.match("[A-Z]+ /", name)}
+    assert named == set(operations)
 
 
 def test_every_parameter_stands_in_the_api_document(operations: dict[str, Any]) -> None:
@@ -92,8 +92,8 @@ def test_every_parameter_stands_in_the_api_document(operations: dict[str, Any]) 
 
 def test_every_refusal_stands_in_the_api_document(operations: dict[str, Any]) -> None:
     declared = {code for operation in operations.values() for code in operation["responses"]}
-    told = set(re.findall(r"^\| ([45]\d\d) \|", API, re.M))
-    assert {code for code in declared if code >= "400"} <= told
+    named = set(re.findall(r"^\| ([45]\d\d) \|", API, re.M))
+    assert {code for code in declared if code >= "400"} <= named
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What Prometheus is told of the work done in this process."""
+"""What Prometheus reads of the work done in this process."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def test_under_the_server_of_label_studio_ml_1(web: WebServer, tmp_path: Path) -
 class BaseOfVersion2:
     """The part of label-studio-ml 2.x's base class that subclasses meet.
 
-    It is made anew for each request with the project and the label config, calls `setup()`, and
+    It is made for each request with the project and the label config, calls `setup()`, and
     keeps what `set` is given; the real one is not on the registry.
     """
 

@@ -1,4 +1,4 @@
-"""What stands in the log, as people and as machines read it, and what never does."""
+"""What is in the log, as people and as machines read it, and what never does."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def test_a_line_of_text(logged: Callable[..., str], message: str) -> None:
     found = re.fullmatch(r"(\S+) INFO backend\.somewhere: ?(.*)\n", line)
     assert found is not None, line
     assert found[2] == message
-    told = datetime.fromisoformat(found[1].replace("Z", "+00:00"))
-    assert abs(datetime.now(timezone.utc) - told) < timedelta(minutes=1)
+    logged_at = datetime.fromisoformat(found[1].replace("Z", "+00:00"))
+    assert abs(datetime.now(timezone.utc) - logged_at) < timedelta(minutes=1)
 
 
 def test_a_line_of_json(logged: Callable[..., str]) -> None:

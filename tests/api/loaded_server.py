@@ -46,7 +46,7 @@ class Process:
 
     @property
     def memory_mb(self) -> float:
-        """Resident memory of the process that owns the models, as Prometheus is told it."""
+        """Resident memory of the process that owns the models, as Prometheus reads it."""
         found = re.search(
             r"^(?:hardest_first_)?process_resident_memory_bytes (\S+)",
             self.http.get("/metrics").text,

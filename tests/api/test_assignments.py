@@ -179,7 +179,7 @@ def test_images_come_first_for_everyone_until_they_are_labelled(
     )
     assert (result["put_first"], result["ranked"]) == (3, len(order) + 1)
     assert boxes(studio, project) == {**drawn, unscored: []}
-    # What was scored is told with its place; what was not has none to tell.
+    # What was scored comes with its place; what was not has none.
     rows = published_queue(studio, worker_context.store, project, 100).queue
     assert [(row.rank, row.task_id) for row in rows[:2]] == [(2, order[6]), (3, order[2])]
 
@@ -187,22 +187,22 @@ def test_images_come_first_for_everyone_until_they_are_labelled(
     assert task is not None
     assert task["id"] == unscored
     owner.submit(task)
-    # The worker ranks anew, as after a training: the choice outlives it.
+    # The worker re-ranks, as after a training: the pins stay.
     assert rank_all(worker_context, project)[:2] == [order[6], order[2]]
     assert served_order(studio, project)[:2] == [order[6], order[2]]
     label(owner, order[6])
-    anew = rank_all(worker_context, project)
-    assert anew[0] == order[2]
+    reranked = rank_all(worker_context, project)
+    assert reranked[0] == order[2]
 
     # Another choice takes the place of this one, which goes back to where the ranking has it.
-    asked(server, 202, [anew[5]])
+    asked(server, 202, [reranked[5]])
     work_off(worker_context, project, ASSIGN)
     natural = served_order(studio, project)[1:]
     asked(server, 202, [], project_id=project)
     work_off(worker_context, project, ASSIGN)
     unled = served_order(studio, project)
-    assert [image for image in unled if image != anew[5]] == natural
-    assert set(unled) == set(anew)
+    assert [image for image in unled if image != reranked[5]] == natural
+    assert set(unled) == set(reranked)
     assert rank_all(worker_context, project) == unled
 
 
@@ -331,10 +331,10 @@ def test_what_waits_for_another_reviewer_is_refused(
     assert str(images[5]) not in line
     assert tasks_of_view(studio, ann["view_id"], project) == images[:3]
     assert len(studio.views(project)) == 2
-    # Labelled, it may go to somebody who looks at it again.
+    # Labelled, it may go to someone who looks at it again.
     label(owner, images[2])
     asked(server, 201, [images[5], images[2]], project_id=project, reviewer="Ben")
-    # Both at once are dealt out anew.
+    # Both at once are dealt out again.
     asked(server, 201, images[:6], project_id=project, reviewer=["Ben", "Ann"])
 
 

@@ -530,8 +530,8 @@ def test_a_failure_tells_no_secret(
         root.removeHandler(handler)
         root.setLevel(level)
     assert "it failed" in log.getvalue()
-    for told in (str(caught.value), repr(caught.value), log.getvalue()):
-        assert SECRET not in told
+    for text in (str(caught.value), repr(caught.value), log.getvalue()):
+        assert SECRET not in text
     assert "\n" not in str(caught.value)
 
 

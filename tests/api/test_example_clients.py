@@ -60,10 +60,10 @@ class Service:
     @contextmanager
     def client(self, program: str) -> Iterator[subprocess.Popen[str]]:
         """Run a program of the README as a user would."""
-        told = {"BASE": self.base, "KEY": self.key, "PROJECT": str(self.line.project)}
+        variables = {"BASE": self.base, "KEY": self.key, "PROJECT": str(self.line.project)}
         with subprocess.Popen(
             [sys.executable, "-c", program],
-            env={**os.environ, **told, "BATCH": str(BATCH)},
+            env={**os.environ, **variables, "BATCH": str(BATCH)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -83,7 +83,7 @@ async def send_all(
     client: httpx.AsyncClient, path: str, requests: Iterable[tuple[bytes, dict[str, bytes]]]
 ) -> Counter[int]:
     """Send them, some at once; returns how many got which status."""
-    told: Counter[int] = Counter()
+    statuses: Counter[int] = Counter()
     left = iter(requests)
 
     async def send() -> None:
@@ -91,12 +91,12 @@ async def send_all(
             with anyio.fail_after(LIMIT_SECONDS):
                 answer = await client.post(path, content=body, headers=headers)
             check(answer, body)
-            told[answer.status_code] += 1
+            statuses[answer.status_code] += 1
 
     async with anyio.create_task_group() as group:
         for _ in range(AT_ONCE):
             group.start_soon(send)
-    return told
+    return statuses
 
 
 def check(answer: httpx.Response, body: bytes) -> None:
@@ -133,7 +133,7 @@ def test_nothing_comes_of_malformed_requests(
     async def run() -> Counter[int]:
         async with started(settings) as client:
             before = content(store)
-            told = await send_all(client, path, requests)
+            statuses = await send_all(client, path, requests)
             assert content(store) == before
             scored = {"id": TASKS[0], "data": {"image": f"/data/upload/{TASKS[0]}.jpg"}}
             well_formed = {"tasks": [scored], "project": f"{SCORED}.1", "label_config": CONFIG}
@@ -141,14 +141,14 @@ def test_nothing_comes_of_malformed_requests(
                 "/predict", json=well_formed, headers={"Authorization": CONNECTION}
             )
             assert [len(one["result"]) for one in answer.json()["results"]] == [1]
-            return told
+            return statuses
 
-    told = asyncio.run(run())
+    statuses = asyncio.run(run())
     assert tracebacks == []
-    assert sum(told.values()) == count
+    assert sum(statuses.values()) == count
     # What lies behind the reading of bodies was reached too.
-    assert told[422] > count / 3
-    assert told[200] + told[201] > count / 20
+    assert statuses[422] > count / 3
+    assert statuses[200] + statuses[201] > count / 20
 
 
 def test_no_thread_waits_for_projects_that_nobody_published(settings: Settings) -> None:

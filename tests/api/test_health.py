@@ -1,4 +1,4 @@
-"""`/ready` and `/metrics`: what is told from outside, and that neither ever hangs."""
+"""`/ready` and `/metrics`: what they say from outside, and that neither ever hangs."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_ready_answers_while_label_studio_hangs(settings: Settings, web: WebServ
 def test_ready_and_metrics_answer_while_the_database_hangs(settings: Settings) -> None:
     with started(settings) as client, ExitStack() as held:
         store = services_of(client).store
-        # All its connections are lent out: whoever wants one waits half a minute.
+        # All its connections are lent out: a request for one waits half a minute.
         for _ in range(15):
             held.enter_context(store.begin())
         ok, detail = checks(client)["store"]
@@ -233,7 +233,7 @@ def test_metrics_are_for_this_machine_until_there_is_a_key_and_then_for_keys(
         assert client.get("/metrics", headers={"X-Forwarded-For": "192.0.2.7"}).status_code == 401
         _, all_projects = KeyStore(store).make("prometheus", may_write=False)
         _, one_project = KeyStore(store).make("team", projects=[3], may_write=False)
-        # The app heard of no key yet: keys are looked up anew within seconds.
+        # The app knows of no key yet: keys are looked up again within seconds.
         seen = figures(client, Authorization=f"Bearer {all_projects}")
         assert ("answers", (("project", "4"),)) in seen
         seen = figures(client, Authorization=f"Bearer {one_project}")

@@ -244,7 +244,7 @@ def events_of(answer: httpx.Response) -> Iterator[dict[str, Any]]:
 
 
 class Step:
-    """A job that goes on when it is told to, on a thread of its own."""
+    """A job that goes on when it is asked to, on a thread of its own."""
 
     def __init__(self, queue: JobQueue, project_id: int) -> None:
         self._go = threading.Semaphore(0)
@@ -375,7 +375,7 @@ def test_many_listeners_share_the_reads(queue: JobQueue) -> None:
 
     heard = asyncio.run(all_listen())
     # A listener that comes late to a read may miss it, but never the end.
-    assert all(told[-1] >= 4 for told in heard)
+    assert all(seen[-1] >= 4 for seen in heard)
     assert played.reads < 10
 
 

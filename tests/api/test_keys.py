@@ -1,4 +1,4 @@
-"""Who is let in to the API, and the line that everybody else is told."""
+"""Who is let in to the API, and the line that everyone else gets."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ Open = Callable[..., TestClient]
 
 @pytest.fixture
 def connect(store: Store) -> Iterator[Open]:
-    """A client of a server that has just started; from elsewhere, unless told otherwise."""
+    """A client of a server that has just started; from elsewhere, unless said otherwise."""
     with ExitStack() as opened:
 
         def start(client: tuple[str, int] = REMOTE, **options: Any) -> TestClient:
@@ -95,7 +95,7 @@ def connect(store: Store) -> Iterator[Open]:
         yield start
 
 
-def told(answer: httpx.Response, status: int) -> str:
+def detail(answer: httpx.Response, status: int) -> str:
     """The line that a user sees; it is one line."""
     assert answer.status_code == status, answer.text
     assert list(answer.json()) == ["detail"]
@@ -112,7 +112,7 @@ def test_while_no_key_was_made_this_machine_alone_is_answered(connect: Open) -> 
     assert connect(LOCAL).get("/read/1").json() == ""
     assert connect(LOCAL).post("/write/1").json() == ""
     answer = connect(REMOTE).get("/read/1")
-    assert told(answer, 401) == (
+    assert detail(answer, 401) == (
         "no key was made yet: make one with `python -m backend keys make NAME` and send it as "
         "`Authorization: Bearer KEY`; without, only programs on the server's own machine are "
         "answered"
@@ -155,7 +155,9 @@ def test_no_other_address_is(connect: Open, address: str) -> None:
 def test_what_comes_through_a_proxy_or_a_foreign_web_page_is_not_from_here(
     connect: Open, headers: dict[str, str]
 ) -> None:
-    assert told(connect(LOCAL).post("/write/1", headers=headers), 401).startswith("no key was made")
+    assert detail(connect(LOCAL).post("/write/1", headers=headers), 401).startswith(
+        "no key was made"
+    )
 
 
 @pytest.mark.parametrize(
@@ -190,8 +192,8 @@ def test_once_a_key_was_made_this_machine_needs_one_too(connect: Open, keys: Key
     assert client.get("/read/1").status_code == 200
     keys.make("ci")
     wait_until(lambda: client.get("/read/1").status_code == 401, "the key is noticed", seconds=20)
-    assert told(client.get("/read/1"), 401) == "no key: send one as `Authorization: Bearer KEY`"
-    # For good: whoever revokes the last key has not opened the door.
+    assert detail(client.get("/read/1"), 401) == "no key: send one as `Authorization: Bearer KEY`"
+    # For good: to revoke the last key does not open the door.
     keys.revoke("ci")
     assert connect(LOCAL).get("/read/1").status_code == 401
 
@@ -239,7 +241,7 @@ def test_a_wrong_key_is_told_the_same_whatever_is_wrong(
     _, text = keys.make("ci")
     headers = {"Authorization": f"Bearer {wrong_keys(text)[how]}".encode("latin-1")}
     answer = connect().get("/read/1", headers=headers)
-    assert told(answer, 401) == (
+    assert detail(answer, 401) == (
         "wrong key: it is not one of this server's, or not all of it was sent"
     )
     assert answer.headers["WWW-Authenticate"] == "Bearer"
@@ -251,7 +253,7 @@ def test_other_schemes_and_the_address_are_no_place_for_a_key(
     _, text = keys.make("ci")
     client = connect()
     for headers in ({"Authorization": text}, {"Authorization": f"Token {text}"}, {"Key": text}):
-        assert told(client.get("/read/1", headers=headers), 401).startswith("no key:")
+        assert detail(client.get("/read/1", headers=headers), 401).startswith("no key:")
     assert client.get("/read/1", params={"key": text}).status_code == 401
     assert client.get("/read/1", auth=("ci", text)).status_code == 401
 
@@ -262,8 +264,8 @@ def test_a_key_sees_its_projects_only(connect: Open, keys: KeyStore) -> None:
     assert client.get("/read/1", headers=bearer(text)).status_code == 200
     assert client.post("/write/2", headers=bearer(text)).status_code == 200
     line = "this key is not for project 3: ask for one that is"
-    assert told(client.get("/read/3", headers=bearer(text)), 403) == line
-    assert told(client.post("/write/3", headers=bearer(text)), 403) == line
+    assert detail(client.get("/read/3", headers=bearer(text)), 403) == line
+    assert detail(client.post("/write/3", headers=bearer(text)), 403) == line
 
 
 def test_a_key_that_only_reads_changes_nothing(connect: Open, keys: KeyStore) -> None:
@@ -271,7 +273,7 @@ def test_a_key_that_only_reads_changes_nothing(connect: Open, keys: KeyStore) ->
     client = connect()
     assert client.get("/read/1", headers=bearer(text)).status_code == 200
     answer = client.post("/write/1", headers=bearer(text))
-    assert told(answer, 403) == "this key may only read: ask for one that may write"
+    assert detail(answer, 403) == "this key may only read: ask for one that may write"
 
 
 def test_a_key_made_while_the_server_runs_opens_at_once(connect: Open, keys: KeyStore) -> None:
@@ -295,7 +297,7 @@ def test_a_running_server_refuses_a_key_within_seconds_of_its_revocation(
         assert time.monotonic() < deadline
         time.sleep(0.1)
     answer = client.get("/read/1", headers=bearer(text))
-    assert told(answer, 401) == "this key was revoked: ask for another"
+    assert detail(answer, 401) == "this key was revoked: ask for another"
     assert client.get("/read/1", headers=bearer(other)).status_code == 200
 
 
@@ -310,7 +312,7 @@ def test_a_key_ends_on_its_day_without_being_read_again(
     assert client.get("/read/1", headers=bearer(text)).status_code == 200
     time.sleep(1.05)
     answer = client.get("/read/1", headers=bearer(text))
-    assert told(answer, 401) == "this key has expired: ask for another"
+    assert detail(answer, 401) == "this key has expired: ask for another"
 
 
 def test_uses_are_noted_now_and_then_not_at_every_request(
@@ -362,8 +364,8 @@ def test_a_key_that_asks_too_often_is_told_when_to_come_again(
     wait = int(answer.headers["Retry-After"])
     assert 1 <= wait <= 2
     line = f"more than 2 per 2 second with this key (API_RATE): try again in {wait} s"
-    assert told(answer, 429) == line
-    # Each key has its own share, and who waits as long as told is answered.
+    assert detail(answer, 429) == line
+    # Each key has its own share, and who waits as long as asked is answered.
     assert client.get("/read/1", headers=bearer(other)).status_code == 200
     time.sleep(wait)
     assert client.get("/read/1", headers=bearer(one)).status_code == 200
@@ -388,7 +390,9 @@ def test_guessing_costs_no_query_and_soon_brings_nothing_but_429(
     codes = [answer.status_code for answer in answers]
     assert codes == [401] * 30 + [429] * 70
     assert 1 <= int(answers[-1].headers["Retry-After"]) <= 60
-    assert told(answers[-1], 429).startswith("too many wrong keys from this address: try again in ")
+    assert detail(answers[-1], 429).startswith(
+        "too many wrong keys from this address: try again in "
+    )
     assert len(reads) <= 31
     # A neighbour behind the same address is not locked out by it.
     assert client.get("/read/1", headers=bearer(text)).status_code == 200
@@ -444,7 +448,7 @@ def test_while_redis_is_away_each_server_counts_for_itself_and_says_so(
     assert "pass-of-redis" not in caplog.text
 
 
-# --- what is told of keys ---------------------------------------------------------------------
+# --- what is said of keys ---------------------------------------------------------------------
 
 
 def test_no_secret_reaches_a_log_or_an_answer(
@@ -495,10 +499,10 @@ def test_every_route_for_scripts_asks_for_a_key_and_says_so(
             assert operation["security"] == [{"key": []}], where
             assert {"401", "403", "429"} <= set(operation["responses"]), where
             answer = client.request(method, re.sub(r"\{\w+\}", "1", path))
-            assert told(answer, 401).startswith("no key was made yet"), where
+            assert detail(answer, 401).startswith("no key was made yet"), where
             tried += 1
     assert tried > 4
-    assert told(client.get("/metrics"), 401).startswith("no key was made yet")
+    assert detail(client.get("/metrics"), 401).startswith("no key was made yet")
 
 
 # --- the command line and the server ----------------------------------------------------------

@@ -78,16 +78,16 @@ def test_rounds_are_told_as_the_verb_tells_them(server: Server) -> None:
         )
     answers = [server.http.get(f"/{p}/rounds?project_id=2") for p in ("v1/label", "v1/labeling")]
     assert [answer.status_code for answer in answers] == [200, 200]
-    told = answers[0].json()
-    assert told == answers[1].json()
+    reported = answers[0].json()
+    assert reported == answers[1].json()
     with Studio.from_settings(services.settings) as studio:
         printed = report_rounds(services.settings, studio, services.store, 2).as_json()
-    for row in (*told["rounds"], *printed["rounds"]):
+    for row in (*reported["rounds"], *printed["rounds"]):
         row["created_at"] = row["created_at"].replace("Z", "+00:00")
-    assert told == json.loads(json.dumps(printed))
-    assert told["serving"] == "r1-abc"
-    assert told["rounds"][0]["new"]["per_class"]["WBC"] is None
-    assert told["rounds"][1]["new"] is None
+    assert reported == json.loads(json.dumps(printed))
+    assert reported["serving"] == "r1-abc"
+    assert reported["rounds"][0]["new"]["per_class"]["WBC"] is None
+    assert reported["rounds"][1]["new"] is None
 
 
 @pytest.mark.parametrize(("project", "status"), [(99, 404), (3, 502)])

@@ -92,9 +92,9 @@ def test_a_well_formed_id_is_kept_and_any_other_replaced(
 ) -> None:
     headers = {} if given is None else {"X-Request-ID": given.encode("latin-1")}
     answer = client.get("/tasks/1", headers=headers)  # type: ignore[arg-type]
-    told = answer.headers["X-Request-ID"]
-    assert (told == given) == kept
-    assert kept or len(told) == 32
+    found = answer.headers["X-Request-ID"]
+    assert (found == given) == kept
+    assert kept or len(found) == 32
 
 
 def test_all_lines_of_a_request_tell_its_id(
@@ -161,8 +161,8 @@ def test_an_expected_error_tells_the_request_too(
 
 
 def _figure(line: str) -> float:
-    for told in exposition().decode().splitlines():
-        name, _, value = told.rpartition(" ")
+    for found in exposition().decode().splitlines():
+        name, _, value = found.rpartition(" ")
         if name == line:
             return float(value)
     return 0.0

@@ -132,8 +132,8 @@ def test_every_answer_is_as_declared(tmp_path: Path, studio: BusyStudio) -> None
         )
         assert done.returncode == 0, done.stdout + done.stderr
         # Not only refusals were looked at.
-        told = answers_so_far() - before
-        good = {(method, route) for method, route, status in told if status < 300}
+        answered = answers_so_far() - before
+        good = {(method, route) for method, route, status in answered if status < 300}
         assert good >= {(method, route(path)) for method, path, _ in operations(server)}
 
 

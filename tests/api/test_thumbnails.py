@@ -167,7 +167,7 @@ def test_an_image_that_label_studio_does_not_give(gallery: Gallery) -> None:
     assert "is not there" in gallery.refusal(gone, 502)
     failing = gallery.add(lambda handler: reply(handler, 503, b"later"))
     assert gallery.refusal(failing, 502)
-    assert gallery.fetched(failing) == 1  # whoever looks at a page does not wait for retries
+    assert gallery.fetched(failing) == 1  # a page does not wait for retries
     gallery.web.answers[f"/data/upload/1/{failing}.jpg"] = lambda h: reply(h, 200, picture(9, 9))
     assert gallery.get(failing).status_code == 200
 
@@ -312,7 +312,7 @@ def test_one_from_memory_is_checked_again_after_a_while(shelf: Shelf) -> None:
     assert thumbnails.recent(1) is not None
     clock.now += 1
     assert thumbnails.recent(1) is None
-    # It stands: checked, it is recent once more.
+    # It is current: checked, it is recent once more.
     assert thumbnails.kept(image) is not None
     assert thumbnails.recent(1) is not None
     # The task was scored again, with another image behind its address.

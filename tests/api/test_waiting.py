@@ -115,7 +115,7 @@ def test_more_predicts_than_threads_end_in_time_and_keep_nobody_else_waiting(
     calls = [post("/setup", {"project": "1.17"}, "setup"), post("/webhook", event, "webhook")]
     answers = storm(server.url, [[post("/predict", predict, "predict")]] * 80 + [calls * 4] * 4)
     assert set(answers.statuses["predict"]) == {200}
-    # Less than two limits: nobody's time began when somebody else's was over.
+    # Less than two limits: no one's time began when another's was over.
     assert limit <= min(answers.seconds["predict"])
     assert max(answers.seconds["predict"]) < 2 * limit
     assert set(answers.statuses["setup"] + answers.statuses["webhook"]) == {200, 201}
@@ -139,7 +139,7 @@ def test_a_task_that_is_asked_for_again_waits_once(loading: Loading) -> None:
     assert worker.score(SCORED, new_tasks(3), label_config=CONFIG, timeout=30).skipped == {}
     assert sorted(task for batch in loading.batches for task in batch) == [1, 1, 2, 3]
     assert all(len(set(batch)) == len(batch) for batch in loading.batches), "a task twice at once"
-    # What was scored may be asked for anew.
+    # What was scored may be asked for again.
     assert worker.score(SCORED, new_tasks(1), label_config=CONFIG, timeout=30).scored == 1
     worker.stop()
 

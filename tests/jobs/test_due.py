@@ -1,4 +1,4 @@
-"""What is due, told from how things stand."""
+"""Which jobs are due in which situation."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def run(queue: JobQueue, handler: Handler, payload: Mapping[str, Any] | None = N
 
 
 def test_a_foreground_run_returns_the_finished_job(queue: JobQueue) -> None:
-    told: list[tuple[str, int, int]] = []
+    reported: list[tuple[str, int, int]] = []
 
     def handler(context: JobContext) -> Mapping[str, Any]:
         assert queue.get(context.job.id).state == "running"
@@ -41,11 +41,11 @@ def test_a_foreground_run_returns_the_finished_job(queue: JobQueue) -> None:
         3,
         {"limit": 5},
         {"publish": handler},
-        on_progress=lambda *step: told.append(step),
+        on_progress=lambda *step: reported.append(step),
     )
     assert (job.state, job.result, job.payload) == ("done", {"scored": 2}, {"limit": 5})
     assert (job.doing, job.done, job.total, job.log) == ("scoring", 2, 2, ("one scored",))
-    assert told == [("scoring", 1, 2), ("scoring", 2, 2)]
+    assert reported == [("scoring", 1, 2), ("scoring", 2, 2)]
     assert job.started_at is not None
     assert job.finished_at is not None
     assert queue.get(job.id) == job

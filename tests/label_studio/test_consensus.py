@@ -139,7 +139,7 @@ def test_one_object_with_several_labels_has_the_one_most_annotators_gave(labels,
 
 
 def test_the_earliest_answer_is_the_earliest_of_those_that_count():
-    """Annotator 1 was first, but has answered anew since; somebody unknown came before all."""
+    """Annotator 1 was first, but has annotated again since; an unknown one came before all."""
     answers = [
         answer(1, box("cow"), day=1),
         answer(None, box("cow"), day=0),

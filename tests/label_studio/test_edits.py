@@ -43,7 +43,7 @@ def moved(box, right):
         ([BOX], [moved(replace(BOX, region_id="new"), 0.1)], Edits(moved=1)),
         ([BOX], [moved(replace(BOX, region_id="new"), 0.2)], Edits(added=1, deleted=1)),
         ([BOX], [replace(BOX, region_id="new", label="dog")], Edits(relabelled=1)),
-        # An id stands for one box only.
+        # An id is of one box only.
         ([BOX, BOX], [BOX], Edits(accepted=1, deleted=1)),
         ([BOX], [BOX, BOX], Edits(accepted=1, added=1)),
         # Without ids only the place tells: the better partner first, then the same label.

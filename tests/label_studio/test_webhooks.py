@@ -33,11 +33,11 @@ ANNOTATION = {"result": [], "lead_time": 1.0}
 
 
 class Listener:
-    """An ML backend that notes what it is told: action, project, secret, fields of the body."""
+    """An ML backend that notes what it receives: action, project, secret, fields of the body."""
 
     def __init__(self, web, version=UNPUBLISHED):
         self.web = web
-        self.heard = []
+        self.received = []
         for path, body in {"/health": {}, "/setup": {"model_version": version}}.items():
             web.answers[path] = self._answer(body)
         web.answers["/webhook"] = self._hear
@@ -51,7 +51,7 @@ class Listener:
         body = json.loads(handler.body)
         event = parse_webhook(body, project_header=handler.headers.get(PROJECT_HEADER))
         secret = handler.headers.get(SECRET_HEADER)
-        self.heard.append((event.action, event.project_id, secret, set(body)))
+        self.received.append((event.action, event.project_id, secret, set(body)))
         self._answer({})(handler)
 
     def connect(self, owner, project, **fields):
@@ -59,8 +59,8 @@ class Listener:
         return owner.call("POST", "/api/ml/", json=body)["id"]
 
     def actions(self):
-        heard, self.heard = [action for action, *_ in self.heard], []
-        return heard
+        received, self.received = [action for action, *_ in self.received], []
+        return received
 
 
 @pytest.fixture
@@ -132,9 +132,9 @@ def test_label_studios_own_webhook_becomes_a_narrow_one(
     assert reports_annotations(kept)
     assert (kept.sends_all, kept.sends_payload, kept.actions) == (False, False, ACTIONS)
     assert SECRET not in repr(kept)
-    listener.heard.clear()
+    listener.received.clear()
     owner.call("POST", f"/api/tasks/{project.task_ids[0]}/annotations/", json=ANNOTATION)
-    assert listener.heard == [("ANNOTATION_CREATED", project.id, SECRET, {"action"})]
+    assert listener.received == [("ANNOTATION_CREATED", project.id, SECRET, {"action"})]
     assert ensure_webhook(counting, project.id, url=url, secret=SECRET) == kept
     assert written == ["PATCH"]
 
@@ -159,9 +159,9 @@ def test_a_server_that_is_not_ours_keeps_the_payload(
     ensure_webhook(studio, project.id, url=url, secret=SECRET)
     kept = ensure_webhook(studio, project.id, url=url, secret=SECRET, payload=True)
     assert studio.webhooks(project.id) == [kept]
-    listener.heard.clear()
+    listener.received.clear()
     owner.call("POST", f"/api/tasks/{project.task_ids[0]}/annotations/", json=ANNOTATION)
-    ((action, number, _, fields),) = listener.heard
+    ((action, number, _, fields),) = listener.received
     assert (action, number) == ("ANNOTATION_CREATED", project.id)
     assert {"project", "annotation", "task"} <= fields
 
@@ -217,7 +217,7 @@ def test_what_is_told(studio, make_project, owner, listener, web):
         "TASKS_CREATED",
     ]
     owner.call("DELETE", f"/api/projects/{project.id}/tasks/")
-    assert listener.actions() == []  # deleting all at once is told to nobody: polling finds it
+    assert listener.actions() == []  # deleting all at once sends no event: polling finds it
 
 
 def test_the_training_button_calls_the_backend_itself(studio, make_project, owner, listener, web):
@@ -229,7 +229,7 @@ def test_the_training_button_calls_the_backend_itself(studio, make_project, owne
 
     owner.call("POST", f"/api/ml/{number}/train", json={})
 
-    assert listener.heard == [(START_TRAINING, project.id, None, {"action", "project"})]
+    assert listener.received == [(START_TRAINING, project.id, None, {"action", "project"})]
     ((_, path, headers),) = web.requests
     assert path == "/webhook"
     assert headers["Authorization"].startswith("Basic ")

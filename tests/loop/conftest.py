@@ -101,7 +101,7 @@ class Command:
 
 @contextmanager
 def running(command: Command, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """A process of the backend, told to stop at the end."""
+    """A process of the backend, stopped at the end."""
     process = command.start(*arguments)
     try:
         yield process

@@ -253,7 +253,7 @@ def test_the_doctor_says_what_is_wrong_and_what_to_do(
     command: Command, make_project: MakeProject, owner: Person
 ) -> None:
     project, _ = make_project()
-    # A title is whatever somebody wrote.
+    # A title is whatever someone wrote.
     nasty = {"title": "Line [/red] \x1b[31m \u202e"}
     owner.call("PATCH", f"/api/projects/{project}/", json=nasty)
     output, _ = command.run("doctor", project)

@@ -87,7 +87,7 @@ def test_a_sleeper_deletes_nothing_once_others_went_on(
     with relay(url, stop) as slow:
         sleeper = Command({**environment, "LABEL_STUDIO_URL": slow}).start("score", project)
         assert stopped.wait(240)
-        # What a worker does when a job was not heard of for longer than its lease.
+        # What a worker does when a job sent no heartbeat for longer than its lease.
         with command.store.begin() as connection:
             connection.execute(update(tables.jobs).values(requeued()))
         command.json("score", project)

@@ -170,7 +170,7 @@ class TestOddLabels:
 
 class TestOddYaml:
     @pytest.mark.parametrize(
-        ("content", "told"),
+        ("content", "message"),
         [
             ("", "names no `train` images"),
             ("names: [a]", "names no `train` images"),
@@ -183,10 +183,10 @@ class TestOddYaml:
             ("train: images/train\nnc: many", "must list its classes"),
         ],
     )
-    def test_is_one_line(self, data_yaml: Path, content: str, told: str) -> None:
+    def test_is_one_line(self, data_yaml: Path, content: str, message: str) -> None:
         (data_yaml.parent / "list.txt").write_text("images/train/gone.png\n")
         data_yaml.write_text(content)
-        with pytest.raises(SimulationError, match=told) as caught:
+        with pytest.raises(SimulationError, match=message) as caught:
             read_data(data_yaml)
         assert "\n" not in str(caught.value)
 
@@ -248,7 +248,7 @@ class TestOddYaml:
 
 class TestPlan:
     @pytest.mark.parametrize(
-        ("changes", "told"),
+        ("changes", "message"),
         [
             ({"arms": ()}, "the strategy random is missing"),
             ({"arms": ("random", "clever")}, "'clever' is unknown: take some of random, "),
@@ -258,9 +258,9 @@ class TestPlan:
         ],
     )
     def test_what_does_not_fit_is_told(
-        self, data_yaml: Path, tmp_path: Path, changes: dict[str, object], told: str
+        self, data_yaml: Path, tmp_path: Path, changes: dict[str, object], message: str
     ) -> None:
-        with pytest.raises(SimulationError, match=told):
+        with pytest.raises(SimulationError, match=message):
             check_plan(plan_of(tmp_path, data_yaml, **changes), read_data(data_yaml))
 
     def test_initial_images_may_lack_a_class_but_not_all(

@@ -41,7 +41,7 @@ def test_a_key_opens_with_its_own_secret_alone(store: Store) -> None:
     near = secret[:-1] + ("0" if secret[-1] != "0" else "1")
     for wrong in ("", near, secret[:-1], secret.upper() + "A", other.rpartition("_")[2], "é"):
         assert not one.opens_with(wrong)
-    # What is stored opens nothing either: whoever reads the database holds no key.
+    # What is stored opens nothing either: the database holds no key.
     assert not one.opens_with(one.secret_hash)
 
 

@@ -225,7 +225,7 @@ class Orders(RuleBasedStateMachine):
 
     @rule(who=st.integers(0, 1), finish=st.booleans())
     def score(self, who: int, finish: bool) -> None:
-        """What ran at this installation was not heard of for too long, or is over."""
+        """What ran at this installation sent no heartbeat for too long, or is over."""
         install = self.installs[who]
         now = self.server.clock + install.clock_is_off
         with pytest.MonkeyPatch.context() as patch:

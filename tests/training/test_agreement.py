@@ -57,7 +57,7 @@ def test_boxes_are_one_object_from_half_overlap_on(height, same):
 
 
 def test_the_nearest_box_is_the_partner_whatever_its_class():
-    # The near box of class 1 is the partner of LEFT; the farther one of class 0 stands alone:
+    # The near box of class 1 is the partner of LEFT; the farther one of class 0 has none:
     # items (0, 1), (background, 0), against (0, 0), (background, 1).
     near, farther = [0, 0, 10, 9], [0, 0, 10, 6]
     assert kappa([(boxes((LEFT, 0)), boxes((farther, 0), (near, 1)))]) < 0

@@ -127,7 +127,7 @@ def test_boxes_are_cut_at_the_edge_of_the_image(tmp_path: Path) -> None:
     outside = training_image("outside", data, (200, 0, 300, 50), size=(100, 50))
     summary = write_dataset(tmp_path / "set", [cut, outside], CLASSES, image_size=100)
     assert read_back(tmp_path / "set", "cut")[1] == [[1, 0.25, 0.25, 0.5, 0.5]]
-    # Not a background: somebody said that there is something.
+    # Not a background: someone said that there is something.
     assert "outside" in summary.skipped["outside"]
 
 

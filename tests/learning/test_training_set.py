@@ -56,9 +56,9 @@ def build(
 
 
 def test_without_answers_there_is_one_clear_line() -> None:
-    with pytest.raises(TrainingError, match="no answers to learn from yet"):
+    with pytest.raises(TrainingError, match="no annotations to learn from yet"):
         build({})
-    with pytest.raises(TrainingError, match="no answers to learn from yet"):
+    with pytest.raises(TrainingError, match="no annotations to learn from yet"):
         build({1: [answer(1, box(), skipped=True)]})
 
 

@@ -53,7 +53,7 @@ def test_a_model_is_trained_promoted_rolled_back_and_promoted_again(
     learning.environment["VALIDATION_SHARE"] = "0.5"
     project, task_ids = make_project()
     _, errors = learning.run("train", project, status=1)
-    assert "no answers to learn from yet" in errors
+    assert "no annotations to learn from yet" in errors
     assert "Traceback" not in errors
     learning.run("score", project)
     held_out = AnnotationStore(learning.store).held_out(project)

@@ -139,13 +139,14 @@ def full(setup: Setup) -> float:
     for old in setup.work.glob("store.sqlite3*"):
         old.unlink()
     store = Store(f"sqlite:///{path}")
-    scorer = Scorer(setup.models, store, ImageSource.from_settings(setup.settings))
+    source = ImageSource.from_settings(setup.settings)
+    scorer = Scorer(setup.models, store, source)
     started = time.perf_counter()
     done = scorer.score(1, setup.tasks, label_config=label_config(LABELS))
     took = time.perf_counter() - started
     if done.scored != len(setup.tasks):
         raise RuntimeError(f"only {done.scored} of {len(setup.tasks)} were scored: {done.skipped}")
-    scorer.close()
+    source.close()
     store.close()
     return took
 

@@ -41,7 +41,7 @@ format: .venv/.installed-dev  ## Put the code in its form
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-lock: .venv/bin/uv  ## Resolve the dependencies anew into the lock files
+lock: .venv/bin/uv  ## Resolve the dependencies into the lock files
 	$(COMPILE) --overrides overrides.txt requirements.txt -o requirements.lock
 	$(COMPILE) --overrides overrides.txt -c requirements.lock requirements-dev.txt -o requirements-dev.lock
 	$(COMPILE) requirements-label-studio.txt -o requirements-label-studio.lock

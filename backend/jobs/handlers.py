@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 _KEEP_POLLS_DAYS = 1.0
 # A project that Label Studio said so often in a row it does not have is deleted.
-_LOOKS_FOR_A_MISSING = 3
+_POLLS_FOR_A_MISSING = 3
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class WorkerContext:
         last = next(iter(self.queue.list(project_id, (DONE, FAILED), limit=1, kinds=(POLL,))), None)
         watch = Watch(self.settings, self.studio, self.store, self.queue)
         try:
-            found = watch.look(project_id, on_progress=context.progress)
+            found = watch.poll(project_id, on_progress=context.progress)
         except RefusedError:
             if watch.is_gone(project_id):
                 self._miss(context, last)
@@ -171,7 +171,7 @@ class WorkerContext:
         project_id = context.job.project_id
         missed = 1 + (int(last.notes.get("missed", 0)) if last is not None else 0)
         context.note(missed=missed)
-        if missed >= _LOOKS_FOR_A_MISSING and AnnotationStore(self.store).unwatch(project_id):
+        if missed >= _POLLS_FOR_A_MISSING and AnnotationStore(self.store).unwatch(project_id):
             logger.warning(
                 "project %s is not in Label Studio any more: it is looked at no longer, until it "
                 "is named again; `python -m backend forget %s` removes what is stored of it",

@@ -58,7 +58,7 @@ class Watch:
         self._answers = AnnotationStore(store)
         self._rounds = RoundStore(store)
 
-    def look(self, project_id: int, *, on_progress: Progress) -> Found:
+    def poll(self, project_id: int, *, on_progress: Progress) -> Found:
         """Poll once.
 
         Raises:

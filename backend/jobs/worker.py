@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 SWEEP_SECONDS = 2.0
 TICK_SECONDS = 5.0
+_RETRY_SECONDS = 5.0
 # Docker kills ten seconds after SIGTERM.
 _STOP_SECONDS = 8.0
 _SIGNAL_SECONDS = 0.2
@@ -89,14 +90,17 @@ class _Dispatcher(threading.Thread):
         with ThreadPoolExecutor(self._threads, "job") as pool:
             while not self._ending.is_set():
                 self._wake.clear()
+                pause = POLL_SECONDS
                 try:
                     self._keep_time()
                     self._begin_jobs(pool)
                 except HardestFirstError as error:
                     logger.warning("the jobs could not be polled: %s", error)
+                    pause = _RETRY_SECONDS
                 except Exception:  # the next time may well succeed, and the worker needs it
                     logger.exception("the jobs could not be polled")
-                self._wake.wait(POLL_SECONDS)
+                    pause = _RETRY_SECONDS
+                self._wake.wait(pause)
 
     def _keep_time(self) -> None:
         now = time.monotonic()

@@ -160,7 +160,7 @@ def models_alone(setup: Setup) -> Callable[[], float]:
         for task in setup.tasks
     ]
     source.close()
-    prepared = [x.detector_input for x in inputs]
+    prepared = [x.detector_input for x in inputs if x.detector_input is not None]
     seen = models.detector.detect(prepared)
     wholes = [x.encoder_input for x in inputs if x.encoder_input is not None]
     crops = [

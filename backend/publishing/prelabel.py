@@ -81,6 +81,7 @@ def prelabel(
             project_id,
             todo,
             label_config=project.label_config,
+            embed=False,
             on_progress=partial(attempt.on_progress, "scoring"),
         )
     scored = store.scored_tasks(project_id, scorer.detector_version, [task.id for task in todo])

@@ -206,6 +206,7 @@ class ScoringWorker:
                     first.project_id,
                     [request.asked.task for request in batch],
                     label_config=first.label_config,
+                    embed=False,  # people wait: the next order embeds them
                 ).skipped
         except HardestFirstError as error:
             skipped = dict.fromkeys((request.asked.task_id for request in batch), str(error))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,12 +51,14 @@ class _Due:
     task_id: int
     uri: str
     image_hash: str = ""  # known once it is loaded
+    stored: ScoredTask | None = None  # where this very image was scored, and not embedded
 
 
 @dataclass(frozen=True)
 class _Seen:
     due: _Due
     observation: Observation
+    embedded: bool
 
 
 class Scorer:
@@ -112,11 +114,13 @@ class Scorer:
         tasks: Sequence[TaskRef],
         *,
         label_config: str,
+        embed: bool = True,
         on_progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> ScoringReport:
-        """Score those of `tasks` that are not stored yet.
+        """Score those of `tasks` that are not stored yet, and embed what was only scored.
 
-        One task's unreadable image is reported and the others go on.
+        One task's unreadable image is reported and the others go on. Without `embed` only boxes
+        and scores are made, for who waits for an answer; ranking leaves such tasks out.
 
         Raises:
             LabelConfigError: the label config names no image.
@@ -124,7 +128,8 @@ class Scorer:
             StoreError: the store cannot be written.
         """
         report = ScoringReport()
-        todo = self._not_stored(project_id, tasks, data_field(label_config), report)
+        stored = self._store.scored_uris(project_id, self.detector_version, embedded=embed)
+        todo = self._not_stored(project_id, tasks, data_field(label_config), stored, report)
         done = len(tasks) - len(todo)
         on_progress(done, len(tasks))
 
@@ -135,14 +140,31 @@ class Scorer:
             return data
 
         def embedded(due: _Due) -> bool:
+            if not embed:
+                return True
             return bool(self._store.embedded(self.encoder_name, IMAGE_VIEW, [due.image_hash]))
 
+        def detections(due: _Due) -> Detections | None:
+            found = self._store.scored_tasks(project_id, self.detector_version, [due.task_id])
+            stored = found.get(due.task_id)
+            if stored is None or (stored.image_uri, stored.image_hash) != (due.uri, due.image_hash):
+                return None
+            due.stored = stored
+            return stored.detections
+
         batch: list[_Seen] = []
-        outcomes = observe_all(self._models, todo, load, embedded=embedded, crops=CROPS)
+        outcomes = observe_all(
+            self._models,
+            todo,
+            load,
+            embedded=embedded,
+            detections=detections,
+            crops=CROPS if embed else 0,
+        )
         for due, outcome in outcomes:
             done += 1
             if isinstance(outcome, Observation):
-                batch.append(_Seen(due, outcome))
+                batch.append(_Seen(due, outcome, embed))
                 report.scored += 1
             elif isinstance(outcome, ImageError):
                 _skip(report, project_id, due.task_id, outcome)
@@ -161,9 +183,9 @@ class Scorer:
         project_id: int,
         tasks: Sequence[TaskRef],
         image_field: str,
+        stored: Mapping[int, str],
         report: ScoringReport,
     ) -> list[_Due]:
-        stored = self._store.scored_uris(project_id, self.detector_version)
         todo: list[_Due] = []
         for task in tasks:
             try:
@@ -197,10 +219,12 @@ class Scorer:
         }
         self._store.save_embeddings(self.encoder_name, IMAGE_VIEW, images)
         self._store.save_embeddings(self.encoder_name, crop_view(self.detector_version), crops)
-        # Scores last: a stored score is the sign that the image's embeddings are stored too.
+        # Scores last: they say whether the image's embeddings are stored too.
         self._store.save_scores(project_id, [self._scored(seen) for seen in batch])
 
     def _scored(self, seen: _Seen) -> ScoredTask:
+        if seen.due.stored is not None:
+            return replace(seen.due.stored, embedded=seen.embedded)
         detections = seen.observation.detections
         scores, class_weight = score_detections(
             detections, floor=self._models.detector.floor, class_weights=self._class_weights
@@ -213,6 +237,7 @@ class Scorer:
             detections=detections,
             scores=scores,
             class_weight=class_weight,
+            embedded=seen.embedded,
         )
 
 

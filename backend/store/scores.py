@@ -29,7 +29,8 @@ class ScoredTask:
     """A task's scores as stored.
 
     `scores` are public: 0..1, lower = more uncertain. `image_hash` is the SHA-256 of the file.
-    `class_weight` is 1 where the detector has not learned from this project.
+    `class_weight` is 1 where the detector has not learned from this project. `embedded`: whether
+    the image and its objects have their embeddings too.
     """
 
     task_id: int
@@ -39,6 +40,7 @@ class ScoredTask:
     detections: Detections
     scores: ImageScores
     class_weight: float = 1.0
+    embedded: bool = True
 
 
 @dataclass(frozen=True)
@@ -122,22 +124,27 @@ class Store(Database):
         with self.begin() as connection:
             self.upsert(connection, tables.scores, rows)
 
-    def scored_uris(self, project_id: int, detector: str) -> dict[int, str]:
-        """Task id -> the image URI it was scored from, for all tasks this detector has scored."""
+    def scored_uris(
+        self, project_id: int, detector: str, *, embedded: bool = False
+    ) -> dict[int, str]:
+        """Task id -> the image URI it was scored from, for all tasks this detector has scored.
+
+        With `embedded`, only those that are embedded too.
+        """
         c = tables.scores.c
         query = select(c.task_id, c.image_uri).where(*_scored(project_id, detector))
         with self.begin() as connection:
-            return _pairs(connection.execute(query))
+            return _pairs(connection.execute(query.where(c.embedded) if embedded else query))
 
     def score_columns(
         self, project_id: int, detector: str, task_ids: Sequence[int]
     ) -> ScoreColumns:
-        """The scores of those of `task_ids` that this detector has scored, by ascending id."""
+        """The scores of those of `task_ids` that are scored and embedded, by ascending id."""
         c = tables.scores.c
         wanted = set(task_ids)
         query = (
             select(c.task_id, c.image_hash, c.measures, c.class_weight)
-            .where(*_scored(project_id, detector))
+            .where(*_scored(project_id, detector), c.embedded)
             .order_by(c.task_id)
         )
         with self.begin() as connection:
@@ -341,6 +348,7 @@ def _score_row(project_id: int, task: ScoredTask, now: datetime) -> dict[str, An
         "detections": pack_detections(task.detections),
         "measures": json.dumps(task.scores),
         "class_weight": task.class_weight,
+        "embedded": task.embedded,
         "scored_at": now,
     }
 
@@ -360,6 +368,7 @@ def _scored_task(row: Any) -> ScoredTask:
         ),
         scores=json.loads(row.measures),
         class_weight=row.class_weight,
+        embedded=row.embedded,
     )
 
 

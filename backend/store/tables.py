@@ -15,6 +15,7 @@ from sqlalchemy import (
     Table,
     Text,
     text,
+    true,
 )
 
 metadata = MetaData()
@@ -39,6 +40,8 @@ scores = Table(
     Column("measures", Text, nullable=False),
     # Of its boxes' classes: see backend/selection/class_weights.py. 1: not weighed.
     Column("class_weight", Float, nullable=False, server_default="1"),
+    # Whether the image and its objects are embedded too: only then it is ranked.
+    Column("embedded", Boolean, nullable=False, server_default=true()),
     Column("scored_at", DateTime(timezone=True), nullable=False),
 )
 

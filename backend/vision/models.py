@@ -7,7 +7,8 @@ observations = models.observe([inputs, ...])         # one thread
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,14 +30,16 @@ class ImageInputs:
 
     Args:
         picture: its pixels, from which objects are cut.
-        detector_input: what the detector takes.
+        detector_input: what the detector takes; None where its objects are known.
         encoder_input: what the encoder takes; None where the detector's pass embeds it as well,
             or where its embedding is known.
+        detections: its objects, where they are known.
     """
 
     picture: Picture
-    detector_input: Prepared
+    detector_input: Prepared | None
     encoder_input: NDArray[np.uint8] | None
+    detections: Detections | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,18 +86,26 @@ class Models:
         detector = load_detector(path, device=device, export_dir=settings.export_dir)
         return Models(detector, self.encoder)
 
-    def prepare(self, picture: Picture, *, embedded: bool = False) -> ImageInputs:
+    def prepare(
+        self,
+        picture: Picture,
+        *,
+        embedded: bool = False,
+        detections: Detections | None = None,
+    ) -> ImageInputs:
         """Scale one picture for both models. Cheap, and safe to call from many threads.
 
         Args:
             picture: the decoded image.
             embedded: the embedding of the whole image is known and need not be computed.
+            detections: its objects, where they are known and need not be found.
         """
-        spared = embedded or self._shares_one_pass
+        spared = embedded or (self._shares_one_pass and detections is None)
         return ImageInputs(
             picture,
-            self.detector.prepare(picture),
+            self.detector.prepare(picture) if detections is None else None,
             None if spared else self.encoder.prepare(picture.pixels),
+            detections,
         )
 
     def observe(self, batch: Sequence[ImageInputs], *, crops: int = 0) -> list[Observation]:
@@ -133,11 +144,19 @@ class Models:
         self, batch: Sequence[ImageInputs]
     ) -> tuple[list[Detections], Sequence[NDArray[np.float32] | None]]:
         """Detections, and the embeddings of whole images that come with them, else None."""
-        detector_inputs = [inputs.detector_input for inputs in batch]
-        if self._shares_one_pass:
-            detections, features = self.detector.detect_with_features(detector_inputs)
-            return detections, [*features]
-        return self.detector.detect(detector_inputs), [None] * len(batch)
+        pending = [x.detector_input for x in batch if x.detector_input is not None]
+        found: Iterator[Detections] = iter(())
+        features: Iterator[NDArray[np.float32] | None] = itertools.repeat(None)
+        if pending and self._shares_one_pass:
+            detections, rows = self.detector.detect_with_features(pending)
+            found, features = iter(detections), iter(rows)
+        elif pending:
+            found = iter(self.detector.detect(pending))
+        seen = [
+            (next(found), next(features)) if x.detections is None else (x.detections, None)
+            for x in batch
+        ]
+        return [detections for detections, _ in seen], [row for _, row in seen]
 
     def _encode(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         return self.encoder.encode(inputs) if inputs else self._stack([])

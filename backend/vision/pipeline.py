@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from backend.detections import Detections
 from backend.errors import HardestFirstError
 from backend.metrics import timed
 from backend.vision.models import ImageInputs, Models, Observation
@@ -23,6 +24,7 @@ def observe_all(
     load: Callable[[Item], bytes],
     *,
     embedded: Callable[[Item], bool] = lambda item: False,
+    detections: Callable[[Item], Detections | None] = lambda item: None,
     batch_size: int = 8,
     threads: int = 4,
     crops: int = 0,
@@ -37,6 +39,7 @@ def observe_all(
         items: one for each image; consumed as needed.
         load: the bytes of an item's image file. Called from threads.
         embedded: whether an item's embedding is known, asked after its `load`, in its thread.
+        detections: an item's objects where they are known, asked likewise.
         batch_size: images that are given to the models at once.
         threads: how many images are loaded at once.
         crops: see `Models.observe`.
@@ -52,7 +55,7 @@ def observe_all(
         data = load(item)
         with timed("decode"):
             picture = decode(data, long_side=models.long_side)
-        return models.prepare(picture, embedded=embedded(item))
+        return models.prepare(picture, embedded=embedded(item), detections=detections(item))
 
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         try:

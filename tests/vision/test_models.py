@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,31 @@ class TestObserveAll:
             if item != 1:
                 assert np.allclose(seen.embedding, expected.embedding)
             assert np.allclose(seen.object_embeddings, expected.object_embeddings)
+
+    @pytest.mark.parametrize("kind", ["with_colour", "with_features"])
+    def test_known_objects_are_not_found_again(
+        self, kind: str, request: pytest.FixtureRequest
+    ) -> None:
+        models: Models = request.getfixturevalue(kind)
+        plain = [seen for _, seen in observe_all(models, range(3), jpeg, crops=2)]
+        known = plain[1]
+        assert isinstance(known, Observation)
+        nothing = replace(
+            known.detections,
+            xyxy=known.detections.xyxy[:0],
+            class_scores=known.detections.class_scores[:0],
+        )
+        asked = list(
+            observe_all(
+                models, range(3), jpeg, detections=lambda item: {1: nothing}.get(item), crops=2
+            )
+        )
+        for (item, seen), expected in zip(asked, plain, strict=True):
+            assert isinstance(seen, Observation)
+            assert isinstance(expected, Observation)
+            assert (seen.detections is nothing) == (item == 1)
+            assert np.allclose(seen.embedding, expected.embedding, atol=1e-5)
+            assert len(seen.object_embeddings) == (0 if item == 1 else 2)
 
     def test_it_looks_two_batches_ahead_and_no_further(self, with_colour: Models) -> None:
         taken: list[int] = []

@@ -204,7 +204,7 @@ class Scorer:
             return
         with timed("store"):
             self._store_batch(project_id, batch)
-        IMAGES_SCORED.inc(len(batch))
+        IMAGES_SCORED.inc(sum(seen.due.stored is None for seen in batch))
 
     def _store_batch(self, project_id: int, batch: Sequence[_Seen]) -> None:
         images = {

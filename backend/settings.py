@@ -109,7 +109,7 @@ class Settings(BaseSettings):
     poll_seconds: int = Field(
         60,
         ge=5,
-        description="How often the worker looks at each project for what no event reported.",
+        description="How often the worker polls each project for what no event reported.",
     )
     data_dir: Path = Field(
         Path("var"),

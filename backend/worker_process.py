@@ -1,4 +1,4 @@
-"""The process that runs jobs and looks at every watched project: the verb `worker`."""
+"""The process that runs jobs and polls every watched project: the verb `worker`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CLEAN_UP_EVERY = timedelta(days=1)
 
 
 def work(settings: Settings) -> None:
-    """Run jobs until stopped (SIGTERM, SIGINT), and look at every watched project in turn.
+    """Run jobs until stopped (SIGTERM, SIGINT), and poll every watched project in turn.
 
     Raises:
         HardestFirstError: the store or Label Studio is not usable.

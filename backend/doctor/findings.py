@@ -1,4 +1,4 @@
-"""What a look at the set-up finds: one thing each, and the one thing to do about it."""
+"""What is found in the set-up: one thing each, and the one thing to do about it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ORDER = "order"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """One thing that was checked.
 
     Args:
         check: what, in a word or two.

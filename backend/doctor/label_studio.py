@@ -64,7 +64,7 @@ def examine(
     Args:
         studio: the Label Studio.
         settings: ours.
-        project_id: the project; None: only the connection is looked at.
+        project_id: the project; None: only the connection is checked.
         class_names: the detector's classes; None: the labels are not compared.
         order_probe: what else is known of an order that is live and looks right.
     """

@@ -141,7 +141,7 @@ def _examine_worker(settings: Settings, store: Store, project_id: int | None) ->
     return [
         warn(
             "worker",
-            f"no worker has looked at project {project_id} in the last {patience.seconds} s: its "
+            f"no worker has polled project {project_id} in the last {patience.seconds} s: its "
             "annotations train no model",
             "start `python -m backend worker`, or see `python -m backend jobs`",
         )

@@ -11,7 +11,7 @@ _SETTLING_SECONDS = 2.0
 
 
 def take_up_event(queue: JobQueue, action: str, project_id: int) -> None:
-    """Do what an event of Label Studio asks for: a training, or a look at the project."""
+    """Do what an event of Label Studio asks for: a training, or a poll of the project."""
     if action == START_TRAINING:
         queue.submit(TRAIN, project_id)
     elif action in ACTIONS:

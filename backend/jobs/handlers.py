@@ -173,7 +173,7 @@ class WorkerContext:
         context.note(missed=missed)
         if missed >= _POLLS_FOR_A_MISSING and AnnotationStore(self.store).unwatch(project_id):
             logger.warning(
-                "project %s is not in Label Studio any more: it is looked at no longer, until it "
+                "project %s is not in Label Studio any more: it is no longer polled, until it "
                 "is named again; `python -m backend forget %s` removes what is stored of it",
                 *(project_id, project_id),
             )

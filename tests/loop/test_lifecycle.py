@@ -112,7 +112,7 @@ def test_a_deleted_project_is_left_alone_and_forgotten(
             in said
         )
     # Said once; and that there was no news, not at all.
-    (said,) = [line for line in log.splitlines() if "looked at no longer" in line]
+    (said,) = [line for line in log.splitlines() if "no longer polled" in line]
     assert f"backend forget {gone}" in said
     assert not [line for line in log.splitlines() if "(poll): done" in line and '"read": 0' in line]
 

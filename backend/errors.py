@@ -1,17 +1,18 @@
 """The exceptions this project raises, as one tree.
 
 HardestFirstError
- ├── SettingsError          a setting is missing, malformed or contradicts another
+ ├── SettingsError          a setting or option is missing, malformed or contradicts another
  ├── ScoreError             class scores, embeddings or weights that cannot be ranked
  ├── WeightsError           weights that are not allowed, not there, or cannot be loaded
  ├── ImageError             one image that cannot be fetched or decoded (the others go on)
  ├── LabelConfigError       a label config this backend cannot pre-annotate
  ├── NothingToRankError     a project without unlabelled images that can be scored
  ├── StoreError             the local database cannot be read or written
- ├── BusyError              too much is asked for at once; later it is done
- ├── OrderError             no order is published, or another backend's predictions are shown
- ├── PromotionError         a model that cannot be promoted, or be taken back
- ├── QueueError             no such job, one that blocks another, or one that failed
+ ├── BusyError              this cannot be done right now; later it can
+ ├── OrderError             no order is published, or what is shown is not ours to change
+ ├── PromotionError         a model that cannot be promoted, or not be rolled back
+ ├── QueueError             no such job, or one that blocks another
+ ├── JobFailedError         a job that was run at once failed, or was cancelled
  ├── TrainingError          a training that cannot start or failed; the model that serves stays
  ├── SimulationError        a replay that cannot start, or runs of it that failed
  ├── ApiKeyError            a key of the API that cannot be made or revoked
@@ -30,7 +31,7 @@ class HardestFirstError(Exception):
 
 
 class SettingsError(HardestFirstError):
-    """A setting is missing, malformed or contradicts another."""
+    """A setting or option is missing, malformed or contradicts another."""
 
 
 class ScoreError(HardestFirstError, ValueError):
@@ -58,19 +59,23 @@ class StoreError(HardestFirstError):
 
 
 class BusyError(HardestFirstError):
-    """Too much is asked for at once. It is done when it is asked for again a little later."""
+    """This cannot be done right now. It can when it is asked for again a little later."""
 
 
 class OrderError(HardestFirstError):
-    """No order is published, or annotators are shown predictions that are not of this backend."""
+    """No order is published, or what annotators are shown is not, or no longer, ours to change."""
 
 
 class PromotionError(HardestFirstError):
-    """A model cannot be promoted, or no promotion be taken back."""
+    """A model cannot be promoted, or a promotion cannot be taken back."""
 
 
 class QueueError(HardestFirstError):
-    """There is no such job, a running one blocks another, or one failed."""
+    """There is no such job, or a running one blocks another."""
+
+
+class JobFailedError(HardestFirstError):
+    """A job that was run at once failed, or was cancelled."""
 
 
 class TrainingError(HardestFirstError):

@@ -28,7 +28,7 @@ from backend.plain_text import visible
 from backend.redaction import Redactor
 from backend.settings import Settings
 
-# They tell of each request, message or table; nobody reads that unless something is wrong.
+# They log each request or table; nobody reads that unless something is wrong.
 _TALKATIVE = ("httpx", "httpcore", "alembic")
 
 _HEAD = ("time", "level", "logger", "message")

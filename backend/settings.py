@@ -84,7 +84,7 @@ class Settings(BaseSettings):
         ge=0.0,
         lt=1.0,
         description="Share of the tasks that is served at random instead of by rank: once "
-        "labelled, the models are evaluated on them, and never trained.",
+        "labelled, models are evaluated on them and never trained on them.",
     )
     publish: Literal["all", "queue"] = Field(
         "all",

@@ -44,18 +44,12 @@ STRATEGIES: dict[str, Traits] = {
         takes_weight=True,
     ),
     "diversity": Traits("only the spread: farthest first from what is labelled", spreads=True),
-    "combined": Traits("weighted mean of the three uncertainty scores, no spread", file="by_score"),
-    "lowest_confidence": Traits(
-        "1 - the best class score of a box, no spread", is_measure=True, file="by_score"
+    "combined": Traits("weighted mean of the uncertainty scores, no spread", file="by_score"),
+    "lowest_confidence": _measure("1 - the best class score of a box, no spread"),
+    "margin_sampling": _measure(
+        "the gap between the best two classes, or class and background, no spread"
     ),
-    "margin_sampling": Traits(
-        "the gap between the best two classes, or class and background, no spread",
-        is_measure=True,
-        file="by_score",
-    ),
-    "entropy": Traits(
-        "binary entropy of the best class score, no spread", is_measure=True, file="by_score"
-    ),
+    "entropy": _measure("binary entropy of the best class score, no spread"),
     "random": Traits("a random order, reproducible: the yardstick the others are held against"),
 }
 """Everything that offers, names or describes strategies reads this."""

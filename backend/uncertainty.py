@@ -134,7 +134,7 @@ MEASURES: Mapping[str, Callable[[ArrayLike], Vector]] = MappingProxyType(
 )
 """The measures of a box by name: (K, C) class scores -> (K,) utilities, higher = more uncertain.
 
-A new measure is a function and its name here: scores, strategies' weights and the API follow.
+A new measure is a function here and a line in `strategies.py`; scores and the API follow.
 """
 
 

@@ -60,7 +60,7 @@ class Probe(Generic[T]):
             result = self._look()
         except HardestFirstError as error:
             logger.warning("the look at %s failed: %s", self.name, error)
-        except Exception:  # the waiting caller gets it
+        except Exception:  # logged; those who wait get None
             logger.exception("the look at %s failed", self.name)
         self._stale_at = time.monotonic() + self._keep_seconds
         found.set_result(result)

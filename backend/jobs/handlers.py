@@ -28,7 +28,7 @@ from backend.scoring.models import Scorers
 from backend.settings import Settings
 from backend.store.annotations import AnnotationStore
 from backend.store.job_queue import JobQueue
-from backend.store.jobs import DONE, FAILED, Job
+from backend.store.jobs import DONE, FAILED, QUEUED, RUNNING, Job
 from backend.store.scores import Store
 
 logger = logging.getLogger(__name__)
@@ -88,11 +88,11 @@ class WorkerContext:
 
     def assign(self, context: JobContext) -> dict[str, Any]:
         """Send the order again with the pinned tasks first."""
-        reorderer = Republisher(self.settings, self.studio, self.store)
-        reordered = reorderer.run(context.job.project_id, _attempt(context))
+        republisher = Republisher(self.settings, self.studio, self.store)
+        republished = republisher.run(context.job.project_id, _attempt(context))
         AnnotationStore(self.store).watch(context.job.project_id)
         self.queue.submit(POLL, context.job.project_id)
-        return asdict(reordered)
+        return asdict(republished)
 
     def train(self, context: JobContext) -> dict[str, Any]:
         """Train on the annotations, evaluate, and promote the model if it is no worse."""
@@ -180,7 +180,7 @@ class WorkerContext:
 
     def clean_up(self, context: JobContext) -> dict[str, Any]:
         """Remove files and jobs that nobody needs any more."""
-        busy = {job.id for job in self.queue.list(context.job.project_id, ("queued", "running"))}
+        busy = {job.id for job in self.queue.list(context.job.project_id, (QUEUED, RUNNING))}
         removed = clean_up(self.settings, self.store, context.job.project_id, busy_jobs=busy)
         # Polls come every minute, and nobody asks for old ones.
         forgotten = self.queue.prune() + self.queue.prune(_KEEP_POLLS_DAYS, kinds=(POLL,))

@@ -77,16 +77,15 @@ class Watch:
         )
         situation = self._situation(project)
         is_due = training_is_due(situation, self._settings)
-        waits = self._why_not_evaluated(project) if is_due else ""
+        waits = ""
+        if is_due:
+            waits = why_not_evaluated(self._settings, self._studio, self._store, project)
         return Found(
             read=read,
             train=is_due and not waits,
             publish=publish_is_due(situation, datetime.now(timezone.utc)),
             waits=waits,
         )
-
-    def _why_not_evaluated(self, project: ProjectInfo) -> str:
-        return why_not_evaluated(self._settings, self._studio, self._store, project)
 
     def is_gone(self, project_id: int) -> bool:
         """Whether Label Studio answers, and says that it does not have the project.

@@ -89,7 +89,6 @@ class _Dispatcher(threading.Thread):
         """Until `end`."""
         with ThreadPoolExecutor(self._threads, "job") as pool:
             while not self._ending.is_set():
-                self._wake.clear()
                 pause = POLL_SECONDS
                 try:
                     self._keep_time()
@@ -101,6 +100,7 @@ class _Dispatcher(threading.Thread):
                     logger.exception("the jobs could not be polled")
                     pause = _RETRY_SECONDS
                 self._wake.wait(pause)
+                self._wake.clear()
 
     def _keep_time(self) -> None:
         now = time.monotonic()
@@ -117,6 +117,8 @@ class _Dispatcher(threading.Thread):
             future = pool.submit(self._runner.run, claim)
             self._running.add(future)
             future.add_done_callback(self._over)
+            if self._ending.is_set():
+                return
 
     def _over(self, future: Future[bool]) -> None:
         if (error := future.exception()) is not None:

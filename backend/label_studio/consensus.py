@@ -3,7 +3,8 @@
 - Cancelled (skipped) annotations do not count. Without any other there is no consensus, which is
   not the same as an annotation without boxes: that one says the image shows nothing.
 - A ground truth counts alone; of several the newest.
-- Of several annotations by one annotator the newest counts. Those by an unknown one count each.
+- Of several annotations by one annotator the newest counts. Those without a known annotator count
+  one by one.
 - Boxes of the same label with an IoU of at least 0.5 are one object, best IoU first; so are then
   boxes of different labels. An object has at most one box of each annotator.
 - An object stays if at least half of the annotators saw it. Of two annotators one is enough: to

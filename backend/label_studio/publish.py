@@ -251,7 +251,7 @@ def _import_and_check(
         gone = _gone(studio, project_id, items) if error.status == 400 else set()
         if gone:
             return gone
-        raise PublishError(f"{error}. The old order is still served") from None
+        raise PublishError(f"The old order is still served. {error}") from None
     on_step("imported")
     gone = _check(studio, project_id, rows, version)
     if not gone:
@@ -325,7 +325,7 @@ def _switch(studio: Studio, project_id: int, version: str, on_step: Callable[[st
     try:
         studio.set_order(project_id, version)
     except RefusedError as error:
-        raise PublishError(f"{error}. The old order is still served: publish again") from None
+        raise PublishError(f"The old order is still served. {error}") from None
     on_step("switched")
     if not is_order_live(studio, project_id, version):
         project = studio.project(project_id)

@@ -107,7 +107,7 @@ class Predictor:
         return {
             task_id: scored
             for task_id, scored in found.items()
-            if scored.image_uri == images[task_id]
+            if scored.image_uri == images[task_id] and scored.is_complete
         }
 
     def _score_missing(

@@ -181,7 +181,10 @@ class PoolCache:
         return fresh
 
     def _hold(self, held: _Held) -> None:
-        """Keep it at its size of now: projects used longest ago make room, then its embeddings."""
+        """Keep it at its size of now: projects used longest ago make room, then its embeddings.
+
+        The caller holds `_lock`.
+        """
         self._projects.pop(held.kept.project_id, None)
         try:
             self._projects[held.kept.project_id] = held
@@ -207,14 +210,13 @@ class PoolCache:
         return pool
 
     def _embeddings(self, held: _Held) -> NDArray[np.float16]:
-        if held.embeddings is None:
-            held.embeddings = load_embeddings(
-                self._store,
-                held.kept.encoder,
-                crop_view(held.kept.detector),
-                held.kept.columns.image_hashes,
-            )
-        return held.embeddings
+        found = held.embeddings  # may be dropped by another thread at any time
+        if found is None:
+            kept = held.kept
+            view = crop_view(kept.detector)
+            found = load_embeddings(self._store, kept.encoder, view, kept.columns.image_hashes)
+            held.embeddings = found
+        return found
 
 
 def _key(options: RankOptions) -> tuple[str, float]:

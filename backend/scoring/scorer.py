@@ -147,7 +147,9 @@ class Scorer:
         def detections(due: _Due) -> Detections | None:
             found = self._store.scored_tasks(project_id, self.detector_version, [due.task_id])
             stored = found.get(due.task_id)
-            if stored is None or (stored.image_uri, stored.image_hash) != (due.uri, due.image_hash):
+            if stored is None or not stored.is_complete:
+                return None
+            if (stored.image_uri, stored.image_hash) != (due.uri, due.image_hash):
                 return None
             due.stored = stored
             return stored.detections

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, case, delete, func, insert, select, update
@@ -83,18 +84,14 @@ class JobQueue(JobRecords):
 
     def claim_due(self, limit: int) -> Iterator[Claim]:
         """Claim up to so many of the jobs that are due and not blocked, the oldest first."""
-        query = (
-            select(c.id)
-            .where(c.state == QUEUED, c.due_at <= _now(), unblocked())
-            .order_by(c.id)
-            .limit(max(limit, 0))
-        )
+        if not limit:
+            return
+        query = select(c.id).where(c.state == QUEUED, c.due_at <= _now(), unblocked())
         with self._database.begin() as connection:
-            due = connection.execute(query).scalars().all()
-        for job_id in due:
-            claim = self.claim(job_id)
-            if claim is not None:
-                yield claim
+            due = connection.execute(query.order_by(c.id)).scalars().all()
+        # Of two with the same key the second is blocked by then, and leaves its place to another.
+        claims = (claim for job_id in due if (claim := self.claim(job_id)) is not None)
+        yield from islice(claims, limit)
 
     def claim_now(
         self, kind: str, project_id: int, payload: Mapping[str, Any] | None = None

@@ -42,6 +42,11 @@ class ScoredTask:
     class_weight: float = 1.0
     embedded: bool = True
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has every measure: one that was added since may be missing."""
+        return self.scores.keys() >= MEASURES.keys()
+
 
 @dataclass(frozen=True)
 class ScoreColumns:
@@ -165,7 +170,7 @@ class Store(Database):
         with self.begin() as connection:
             for part in _parts(task_ids):
                 query = select(tables.scores).where(
-                    *_scored(project_id, detector), c.task_id.in_(part)
+                    c.project_id == project_id, c.detector == detector, c.task_id.in_(part)
                 )
                 for row in connection.execute(query):
                     found[row.task_id] = _scored_task(row)
@@ -328,7 +333,7 @@ class Store(Database):
 def _scored(project_id: int, detector: str) -> tuple[ColumnElement[bool], ...]:
     """Rows with every measure: those from before a measure was added are scored again."""
     c = tables.scores.c
-    every = (c.measures.contains(f'"{name}"') for name in MEASURES)
+    every = (c.measures.contains(f'"{name}"', autoescape=True) for name in MEASURES)
     return (c.project_id == project_id, c.detector == detector, *every)
 
 

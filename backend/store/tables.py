@@ -101,7 +101,7 @@ pools = Table(
     Column("ranked_at", DateTime(timezone=True), nullable=False),
     Column("detector", String(64), nullable=False),
     Column("encoder", String(200), nullable=False),
-    Column("options", Text, nullable=False),  # JSON, see ranking/order.py
+    Column("options", Text, nullable=False),  # JSON, see ranking/candidates.py
     Column("validation_share", Float, nullable=False),
     Column("tasks", LargeBinary, nullable=False),  # columns, see ranking/ranked_pool.py
 )

@@ -274,7 +274,8 @@ def _seed_everything(seed: int, epoch: int) -> None:
 
 def _write_checkpoint(plan: TrainingPlan, trainer: Any) -> None:
     # Ultralytics' own checkpoint keeps only the averaged weights, in half precision: a resumed
-    # training would go on from other weights. It is also loaded by unpickling, and may be torn.
+    # training would go on from other weights. It is also loaded by unpickling, and a kill while it
+    # is written may leave half a file.
     import torch
 
     buffer = io.BytesIO()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from backend.errors import QueueError, SettingsError
+from backend.errors import JobFailedError, SettingsError
 from backend.job_kinds import KINDS, POLL
 from backend.verbs.console import (
     Json,
@@ -133,15 +133,17 @@ def _print_jobs(found: Sequence[Job], *, as_json: bool) -> None:
 
 def outcome(job: Job) -> str:
     """One line: what a finished job did, what a running one is at, why one failed."""
+    from backend.store.jobs import CANCELLED, DONE, RUNNING
+
     if job.error:
         return job.error
-    if job.state == "running":
+    if job.state == RUNNING:
         left = "" if job.seconds_left is None else f", about {job.seconds_left:.0f} s left"
         return f"{job.doing}{left}"
-    if job.state == "cancelled":
+    if job.state == CANCELLED:
         return "stopped on request"
     # A job of an older version may have no result.
-    return KINDS[job.kind].outcome(job.result) if job.state == "done" and job.result else ""
+    return KINDS[job.kind].outcome(job.result) if job.state == DONE and job.result else ""
 
 
 def _progress(job: Job) -> str:
@@ -159,7 +161,8 @@ def run_as_job(
     """Run a job here and now, with its progress shown.
 
     Raises:
-        HardestFirstError: it failed, or another one blocks it.
+        JobFailedError: it failed, or was cancelled.
+        QueueError: another one blocks it.
     """
     from backend.jobs.runner import run_now
     from backend.store.jobs import DONE
@@ -174,5 +177,5 @@ def run_as_job(
             on_progress=on_progress,
         )
     if job.state != DONE:
-        raise QueueError(job.error or f"{job} was {job.state}")
+        raise JobFailedError(job.error or f"{job} was {job.state}")
     return job

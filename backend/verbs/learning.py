@@ -181,7 +181,7 @@ def promote(project_id: ProjectId, version: Version) -> None:
         rounds.promote(project_id, version)
         serves = model_that_serves(worker_context.settings, worker_context.store, project_id)
         say(f"project {project_id} is served by {serves} from now on")
-        _rank_anew(worker_context, project_id)
+        _rerank(worker_context, project_id)
 
 
 def rollback(project_id: ProjectId) -> None:
@@ -194,10 +194,10 @@ def rollback(project_id: ProjectId) -> None:
         before, _ = RoundStore(worker_context.store).roll_back(project_id)
         serves = model_that_serves(worker_context.settings, worker_context.store, project_id)
         say(f"project {project_id} is served by {serves} from now on, no longer by {before}")
-        _rank_anew(worker_context, project_id)
+        _rerank(worker_context, project_id)
 
 
-def _rank_anew(worker_context: WorkerContext, project_id: int) -> None:
+def _rerank(worker_context: WorkerContext, project_id: int) -> None:
     from backend.job_kinds import PUBLISH
     from backend.verbs.jobs import run_as_job
 

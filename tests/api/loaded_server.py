@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from sqlalchemy import select
 
 from backend.label_studio.records import TaskRef
 from backend.ranking.rank_project import Pool, PoolRanker
 from backend.ranking.ranked_pool import save_pool
+from backend.scoring.models import Scorers
 from backend.settings import Settings, load_settings
-from backend.store import tables
 from backend.store.scores import Publication, RankRow, Store
 from demo.studio_server import free_port
 from tests.loop.conftest import CONFIG, MODELS, ROOT
@@ -56,11 +55,12 @@ class Process:
         return float(found[1]) / 1e6
 
 
+def image_of(task: int) -> str:
+    return f"/data/upload/1/{task}.jpg"
+
+
 def ask(http: httpx.Client, *tasks: int, note: str = "") -> httpx.Response:
-    rows = [
-        {"id": task, "project": PROJECT, "data": {"image": f"/data/upload/1/{task}.jpg"}}
-        for task in tasks
-    ]
+    rows = [{"id": task, "project": PROJECT, "data": {"image": image_of(task)}} for task in tasks]
     rows[-1]["note"] = note
     body = {"tasks": rows, "project": "1.17", "label_config": CONFIG}
     return http.post("/predict", json=body)
@@ -126,14 +126,14 @@ def _wait_for(http: httpx.Client, running: subprocess.Popen[bytes], log: Path) -
 
 
 def _publish(settings: Settings) -> None:
-    """Rank and publish what the server scored, as `python -m backend score` does."""
+    """Embed, rank and publish what the server scored, as `python -m backend score` does."""
     store = Store.from_settings(settings)
-    with store.begin() as connection:
-        detector = connection.execute(select(tables.scores.c.detector)).scalars().first()
-        encoder = connection.execute(select(tables.embeddings.c.encoder)).scalars().first()
-    assert detector
-    assert encoder
-    refs = [TaskRef(id=task) for task in KNOWN]
+    refs = [TaskRef(id=task, data={"image": image_of(task)}) for task in KNOWN]
+    scorers = Scorers(settings, store)
+    embedded = scorers.base().score(PROJECT, refs, label_config=CONFIG)
+    assert not embedded.skipped
+    detector, encoder = scorers.base().detector_version, scorers.base().encoder_name
+    scorers.close()
     ranked = PoolRanker(settings, store).rank(Pool(PROJECT, refs, detector, encoder))
     save_pool(store, ranked)
     order = [RankRow(task.rank, task.task_id, task.uncertainty_score) for task in ranked.tasks()]

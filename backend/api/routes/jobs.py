@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Query, status
 from fastapi.sse import EventSourceResponse
@@ -17,12 +17,16 @@ from backend.api.security.access import Caller, Reader, Writer
 from backend.api.services import Services, ServicesDep
 from backend.errors import QueueError
 from backend.job_kinds import AUTO_LABEL, KINDS, POLL
-from backend.store.jobs import QUEUED, Job
+from backend.store.jobs import QUEUED, STATES, Job
 
 router = APIRouter(tags=["jobs"])
 
-State = Literal["queued", "running", "done", "failed", "cancelled"]
-Kind = Literal["score", "publish", "assign", "train", "auto-label", "poll", "clean-up"]
+if TYPE_CHECKING:
+    State = str
+    Kind = str
+else:
+    State = Literal[tuple(STATES)]
+    Kind = Literal[tuple(KINDS)]
 
 
 class JobView(BaseModel):

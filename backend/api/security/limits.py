@@ -69,8 +69,7 @@ class BodyLimits:
 
     Credentials come first: of who may not come in, nothing is read. 413: larger than it may be,
     announced or found while it is read. 408: not here in time. 422: nested too deep. 503: too many
-    large bodies at once.
-    Small ones have room of their own, which large ones cannot fill.
+    large bodies at once. Small ones have room of their own, which large ones cannot fill.
 
     Args:
         app: what answers.
@@ -104,8 +103,9 @@ class BodyLimits:
             if not await self._read(body, scope, receive):
                 return
             whole = bytes(body.data)
-            if nested_too_deep(whole):
-                raise _too_deep()
+            if not _is_form(scope) and await _too_deep(whole):
+                line = f"body: arrays and objects nested more than {MAX_NESTING} deep: flatten them"
+                raise _RefusedError(422, line, more=False)
             await self._app(scope, _replayed(whole, receive), send)
         except _RefusedError as refusal:
             body.drop()
@@ -195,9 +195,16 @@ def _too_large(limit: int, *, large: bool, more: bool = True) -> _RefusedError:
     return _RefusedError(413, line, more=more)
 
 
-def _too_deep() -> _RefusedError:
-    line = f"body: arrays and objects nested more than {MAX_NESTING} deep: send flatter ones"
-    return _RefusedError(422, line, more=False)
+def _is_form(scope: Scope) -> bool:
+    kind = Headers(scope=scope).get("content-type", "")
+    return kind.startswith(("multipart/form-data", "application/x-www-form-urlencoded"))
+
+
+async def _too_deep(body: bytes) -> bool:
+    if len(body) <= SMALL_BODY_BYTES:
+        return nested_too_deep(body)
+    # Up to a second for what is all brackets: not on the event loop.
+    return await anyio.to_thread.run_sync(nested_too_deep, body)
 
 
 def _no_room(*, more: bool) -> _RefusedError:

@@ -15,7 +15,7 @@ _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 
 def nested_too_deep(body: bytes) -> bool:
-    """Whether arrays and objects of a JSON body lie in each other more than `MAX_NESTING` deep.
+    """Whether arrays and objects are nested more than `MAX_NESTING` deep.
 
     Python's JSON parser recurses. Where the garbage collector runs near the recursion limit,
     finalizers of other objects fail with a RecursionError, so such bodies must not reach it.
@@ -35,4 +35,5 @@ def nested_too_deep(body: bytes) -> bool:
     # Two quotes side by side are an empty string, or two strings that may as well be one.
     short = unescaped.translate(None, _OTHERS).replace(b'""', b"")
     brackets = _STRING.sub(b"", short)
-    return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > MAX_NESTING
+    depths = accumulate(map(_STEPS.__getitem__, brackets))
+    return any(depth > MAX_NESTING for depth in depths)

@@ -128,7 +128,9 @@ class Runner:
             return _End(QUEUED)
         except HardestFirstError as error:
             return _End(FAILED, error=cut(str(error), _ERROR_BYTES))
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # such as asyncio.CancelledError: a job has to end
             logger.exception("%s failed", job)
             name = type(error).__name__
             return _End(FAILED, error=f"unexpected {name}; the worker's log holds the details")

@@ -7,7 +7,7 @@ import time
 from datetime import datetime, timezone
 from typing import Any
 
-from sqlalchemy import and_, select, update
+from sqlalchemy import Connection, and_, select, update
 
 from backend.store import tables
 from backend.store.database import Database
@@ -18,56 +18,71 @@ from backend.store.jobs import FAILED, RUNNING
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
+# A lease ends after at least so many sweeps.
+_STEPS = 6
 
 c = tables.jobs.c
 
 
 class Sweeper:
-    """Remembers when it last saw each running job's heartbeat move.
+    """Adds up how long each running job's heartbeat has not moved.
 
     A process of this machine is gone when it does not exist any more. Any other is gone when its
-    heartbeat stood still for the lease, by this process's own clock: the clocks of two machines
-    differ, and a clock jumps when its machine wakes up.
+    heartbeat did not move for the lease, by this process's own clock: the clocks of two machines
+    differ, and a clock jumps when its machine wakes up. Time in which the store took no writes
+    does not count, because no heartbeat could be stored then.
 
     Args:
         database: where the jobs are.
-        lease_seconds: how long a heartbeat may stand still.
+        lease_seconds: how long a heartbeat may not move.
     """
 
     def __init__(self, database: Database, lease_seconds: float) -> None:
         self._database = database
         self._lease_seconds = lease_seconds
-        # Job id -> (owner and heartbeat as last seen, when they were first seen so).
+        # Job id -> (owner and heartbeat as last seen, seconds for which they were seen so).
         self._seen: dict[int, tuple[tuple[str, datetime], float]] = {}
+        self._last = time.monotonic()
 
     def sweep(self) -> None:
         """Take back what nobody works on. The third time, the job has failed."""
         query = select(c.id, c.owner, c.heartbeat_at, c.attempts).where(c.state == RUNNING)
-        with self._database.begin() as connection:
-            rows = connection.execute(query).all()
-        now = time.monotonic()
         seen = {}
-        for row in rows:
-            beat = (row.owner, row.heartbeat_at)
-            known = self._seen.get(row.id)
-            since = known[1] if known is not None and known[0] == beat else now
-            seen[row.id] = (beat, since)
-            if is_gone(row.owner) or now - since > self._lease_seconds:
-                self._take_back(row)
-        self._seen = seen
-
-    def _take_back(self, row: Any) -> None:
-        """Unless it ended, or sent a heartbeat, since this row was read."""
-        same = and_(
-            c.id == row.id,
-            c.state == RUNNING,
-            c.owner == row.owner,
-            c.heartbeat_at == row.heartbeat_at,
-        )
+        lost = []
         with self._database.begin() as connection:
-            query = update(tables.jobs).where(same).values(_taken_back(row.attempts))
-            if connection.execute(query).rowcount:
-                logger.warning("the process that ran job %d is gone", row.id)
+            # Waits until the store takes writes, as every heartbeat has to.
+            connection.execute(update(tables.jobs).where(c.id < 0).values(owner=""))
+            step = self._step()
+            for row in connection.execute(query).all():
+                beat = (row.owner, row.heartbeat_at)
+                before, silent = self._seen.get(row.id, (beat, -step))
+                silent = silent + step if before == beat else 0.0
+                seen[row.id] = (beat, silent)
+                gone = is_gone(row.owner) or silent > self._lease_seconds
+                if gone and _take_back(connection, row):
+                    lost.append(row.id)
+        self._seen = seen
+        for job_id in lost:
+            logger.warning("the process that ran job %d is gone", job_id)
+
+    def _step(self) -> float:
+        """Seconds since the last sweep; of a longer pause, in which others waited too, a part."""
+        now = time.monotonic()
+        step = min(now - self._last, self._lease_seconds / _STEPS)
+        self._last = now
+        return step
+
+
+def _take_back(connection: Connection, row: Any) -> bool:
+    """False: the job ended, or sent a heartbeat, since this row was read."""
+    same = and_(
+        c.id == row.id,
+        c.state == RUNNING,
+        c.owner == row.owner,
+        c.heartbeat_at == row.heartbeat_at,
+    )
+    query = update(tables.jobs).where(same).values(_taken_back(row.attempts))
+    return bool(connection.execute(query).rowcount)
 
 
 def _taken_back(attempts: int) -> dict[str, Any]:

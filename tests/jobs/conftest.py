@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -90,7 +92,17 @@ def killed(process: subprocess.Popen[str]) -> None:
 def stopped(process: subprocess.Popen[str]) -> int:
     """End it as a service manager would; returns its exit status."""
     process.send_signal(signal.SIGTERM)
-    return process.wait(timeout=15)
+    return process.wait(timeout=25)
+
+
+@contextmanager
+def locked(plant: Plant) -> Iterator[None]:
+    """The store of SQLite takes no writes."""
+    connection = sqlite3.connect(plant.folder / "store.sqlite3", isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    yield
+    connection.execute("ROLLBACK")
+    connection.close()
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from backend.store.job_claims import Claim
 from backend.store.job_owners import is_gone, new_owner
 from backend.store.job_queue import JobQueue
 from backend.store.jobs import Job, JobProgress, tail
-from tests.jobs.conftest import Plant
+from tests.jobs.conftest import Plant, locked
 
 
 def claimed(queue: JobQueue, job: Job) -> Claim:
@@ -216,6 +216,39 @@ def test_the_third_dead_process_fails_the_job(either: Plant) -> None:
     assert failed.state == "failed"
     assert "killed or lost 3 times" in failed.error
     assert failed.finished_at is not None
+
+
+def test_a_store_that_took_no_writes_for_a_while_costs_no_job(
+    either: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("backend.store.job_sweeping.time.monotonic", lambda: now[0])
+    sweeper = JobQueue(either.database, lease_seconds=30)
+    job = either.queue.submit("a", 3)
+    claim = claimed(either.queue, job)
+    sweeper.sweep()
+    now[0] += 36  # the sweep waited as long as the heartbeats did, and comes first
+    sweeper.sweep()
+    now[0] += 2
+    claim.report(JobProgress())
+    sweeper.sweep()
+    assert either.queue.get(job.id).state == "running"
+    for _ in range(16):
+        now[0] += 2
+        sweeper.sweep()
+    assert either.queue.get(job.id).state == "queued"
+
+
+def test_a_sweep_waits_as_long_as_heartbeats_do(plant: Plant) -> None:
+    """Otherwise it sees no heartbeat and takes back the jobs of the living."""
+    plant.queue.submit("a", 3)
+    swept = threading.Event()
+    sweep = threading.Thread(target=lambda: (plant.queue.sweep(), swept.set()))
+    with locked(plant):
+        sweep.start()
+        assert not swept.wait(0.5)
+    sweep.join()
+    assert swept.is_set()
 
 
 def test_a_process_elsewhere_is_gone_when_its_heart_stops(either: Plant) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -68,6 +69,10 @@ def _exit(_: JobContext) -> None:
     raise SystemExit(3)
 
 
+def _end_as_a_coroutine(_: JobContext) -> None:
+    raise asyncio.CancelledError
+
+
 def _return_what_json_cannot_take(_: JobContext) -> Mapping[str, Any]:
     return {"path": object()}
 
@@ -78,6 +83,10 @@ def _return_what_json_cannot_take(_: JobContext) -> Mapping[str, Any]:
         (_refuse, "the project has no rectangles: add a RectangleLabels tag"),
         (_break, "unexpected ZeroDivisionError; the worker's log holds the details"),
         (_exit, "unexpected SystemExit; the worker's log holds the details"),
+        (
+            _end_as_a_coroutine,
+            "unexpected CancelledError; the worker's log holds the details",
+        ),
         (
             _return_what_json_cannot_take,
             "unexpected TypeError; the worker's log holds the details",

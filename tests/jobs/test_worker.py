@@ -6,7 +6,7 @@ import subprocess
 
 from backend.job_kinds import ASSIGN, AUTO_LABEL, PUBLISH, SCORE, TRAIN
 from backend.store.jobs import Job
-from tests.jobs.conftest import Plant, eventually, killed, stopped
+from tests.jobs.conftest import Plant, eventually, killed, locked, stopped
 
 
 def submitted(plant: Plant, kind: str = "effect") -> Job:
@@ -119,6 +119,16 @@ def test_a_worker_with_a_deaf_handler_ends_all_the_same(plant: Plant) -> None:
     plant.queue.sweep()
     back = plant.queue.get(job.id)
     assert (back.state, back.attempts) == ("queued", 0)
+
+
+def test_a_worker_ends_though_the_store_hangs(plant: Plant) -> None:
+    job, worker = begun(plant)
+    with locked(plant):
+        assert stopped(worker) == 1
+    plant.hold.unlink()
+    plant.start_worker()
+    plant.wait_for(job, "done")
+    assert plant.effects == [f"effect {job.id}"]
 
 
 def test_a_job_that_kills_its_worker_fails_the_third_time(plant: Plant) -> None:

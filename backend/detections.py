@@ -10,6 +10,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+_FEATURES_OF = "detector-"
+
+
+def features_name(detector: str) -> str:
+    """What a detector's own features are called where encoders are named; `detector`: its version.
+
+    >>> features_name("0123abcd"), is_features_name("openclip-ViT-B-32-0123abcd")
+    ('detector-0123abcd', False)
+    """
+    return f"{_FEATURES_OF}{detector}"
+
+
+def is_features_name(encoder: str) -> bool:
+    """Whether an encoder of this name is a detector."""
+    return encoder.startswith(_FEATURES_OF)
+
 
 @dataclass(frozen=True, eq=False)
 class Detections:

@@ -27,9 +27,7 @@ from numpy.typing import NDArray
 
 from backend.detections import Detections
 from backend.errors import HardestFirstError, SimulationError
-from backend.scoring.scorer import CROPS
 from backend.selection.class_weights import class_weights, weigh_image
-from backend.selection.embeddings import mean_direction
 from backend.settings import load_settings
 from backend.simulate.analysis import rare_classes
 from backend.simulate.arms import DEFAULT, PoolView, order_by_model
@@ -81,13 +79,7 @@ def measure(data_yaml: Path, out: Path, *, arm: str, seed: int, picks: int) -> d
     seen = _look(stage, folder / f"round-{len(rounds) - 1:02d}" / "weights.pt")
     rare = rare_classes(read_runs(out), data.boxes_by_class())
     still_open = sorted(set(range(len(data.pool))) - set(labelled))
-    rows = stage.joined(
-        {
-            str(place): mean_direction(one.object_embeddings)
-            for place, one in enumerate(seen)
-            if len(one.object_embeddings)
-        }
-    )
+    rows = stage.joined(np.array([one.object_vector for one in seen]))
     found = [seen[place].detections for place in still_open]
     shown = np.zeros(len(found), dtype=np.intp)
 
@@ -116,7 +108,7 @@ def _look(stage: Stage, weights: Path) -> list[Observation]:
 
     models = Models(load_detector(weights, device="cpu", export_dir=None), stage.encoder("cpu"))
     seen = []
-    for one in observe(models, stage.data.pool, crops=CROPS):
+    for one in observe(models, stage.data.pool):
         seen.append(one)
         if len(seen) % 500 == 0:
             progress(f"looked at {len(seen)} of {len(stage.data.pool)} images")

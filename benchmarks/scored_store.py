@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Table, insert
 
-from backend.detections import Detections
+from backend.detections import Detections, features_name
 from backend.label_studio.records import TaskRef
 from backend.ranking.rank_project import Pool, PoolRanker
 from backend.ranking.ranked_pool import save_pool
-from backend.scoring.scorer import crop_view
 from backend.settings import Settings
 from backend.store import tables
 from backend.store.encoding import pack_detections, pack_vector
-from backend.store.scores import IMAGE_VIEW, Store
+from backend.store.scores import IMAGE_VIEW, OBJECT_VIEW, Store
 from backend.uncertainty import MEASURES
 from benchmarks.selection import DATA, timed
 
@@ -46,13 +45,13 @@ def fill(settings: Settings, tasks: int, data: str) -> float:
     rng = np.random.default_rng(0)
     hashes = [hashlib.sha256(str(task).encode()).hexdigest() for task in range(tasks)]
     _insert(store, tables.scores, _scores(rng, hashes))
-    for view in (IMAGE_VIEW, crop_view(DETECTOR)):
+    for encoder, view in ((ENCODER, IMAGE_VIEW), (features_name(DETECTOR), OBJECT_VIEW)):
         vectors = DATA[data](rng, tasks)
         _insert(
             store,
             tables.embeddings,
             (
-                {"image_hash": key, "encoder": ENCODER, "view": view, "vector": pack_vector(vector)}
+                {"image_hash": key, "encoder": encoder, "view": view, "vector": pack_vector(vector)}
                 for key, vector in zip(hashes, vectors, strict=True)
             ),
         )

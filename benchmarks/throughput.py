@@ -23,16 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from backend.images.source import ImageSource
 from backend.label_studio.client import Studio
 from backend.label_studio.records import TaskRef
-from backend.scoring.scorer import CROPS, Scorer
+from backend.scoring.scorer import Scorer
 from backend.settings import Settings, load_settings
 from backend.store.scores import Store
 from backend.uncertainty import score_image
-from backend.vision.crops import object_crops
 from backend.vision.models import Models, load_models
 from backend.vision.picture import decode
 from backend.vision.ultralytics_import import import_ultralytics
@@ -161,18 +158,12 @@ def models_alone(setup: Setup) -> Callable[[], float]:
     ]
     source.close()
     prepared = [x.detector_input for x in inputs if x.detector_input is not None]
-    seen = models.detector.detect(prepared)
     wholes = [x.encoder_input for x in inputs if x.encoder_input is not None]
-    crops = [
-        models.encoder.prepare(crop)
-        for x, detections in zip(inputs, seen, strict=True)
-        for crop in object_crops(x.picture, detections, limit=CROPS)
-    ]
 
     def run() -> float:
         started = time.perf_counter()
         models.detector.detect(prepared)
-        models.encoder.encode([*wholes, *crops])
+        models.encoder.encode(wholes)
         return time.perf_counter() - started
 
     return run
@@ -204,14 +195,11 @@ def naive(setup: Setup) -> Callable[[], float]:
             image = Image.open(io.BytesIO(source.fetch_task(task, "image"))).convert("RGB")
             source.close()
             found = detector.predict(image, conf=0.05, verbose=False)[0].boxes
-            boxes = found.xyxy[(found.conf - 0.5).abs().argsort()[:CROPS]].round().int().tolist()
-            vectors = []
-            for picture in [image, *(image.crop(tuple(box)) for box in boxes)]:
-                with torch.inference_mode():
-                    vectors.append(encoder.encode_image(preprocess(picture)[None])[0].numpy())
+            with torch.inference_mode():
+                vector = encoder.encode_image(preprocess(image)[None])[0].numpy()
             scores = found.conf.numpy()[:, None]
             score_image(scores, peak_score=float(scores.max(initial=0)), floor=0.05)
-            store.save_embeddings("naive", "image", {str(task.id): np.mean(vectors, axis=0)})
+            store.save_embeddings("naive", "image", {str(task.id): vector})
         took = time.perf_counter() - started
         store.close()
         return took

@@ -22,7 +22,7 @@ ARROWS = {
     "images": ("label_studio",),
     "store": ("label_studio",),
     "scoring": ("images", "label_studio", "selection", "store", "vision"),
-    "ranking": ("label_studio", "scoring", "selection", "store"),
+    "ranking": ("label_studio", "selection", "store"),
     "publishing": ("images", "label_studio", "ranking", "scoring", "store"),
     "learning": ("images", "label_studio", "scoring", "store", "training", "vision"),
     "doctor": ("images", "label_studio", "scoring", "store", "vision"),

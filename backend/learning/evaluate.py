@@ -158,5 +158,5 @@ class LabelMappedDetector:
 
     def predict(self, pictures: Sequence[Picture]) -> list[Predictions]:
         """The boxes of each picture, coordinates relative to the image."""
-        seen = self._detector.detect([self._detector.prepare(picture) for picture in pictures])
-        return [relative_predictions(detections, self._class_ids) for detections in seen]
+        found = self._detector.detect([self._detector.prepare(picture) for picture in pictures])
+        return [relative_predictions(one.detections, self._class_ids) for one in found]

@@ -5,24 +5,20 @@ No model runs here and nothing is fetched: re-ranking for another strategy or we
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.detections import features_name, is_features_name
 from backend.errors import StoreError
 from backend.ranking.candidates import Candidates, Embeddings, RankOptions, public_scores
-from backend.selection.embeddings import join_rows, join_views
-from backend.store.encoding import unpack_rows
-from backend.store.scores import IMAGE_VIEW, ScoreColumns, Store
+from backend.selection.embeddings import join_rows, near_duplicate_cosine
+from backend.store.scores import IMAGE_VIEW, OBJECT_VIEW, ScoreColumns, Store
 from backend.strategies import STRATEGIES
 from backend.uncertainty import ImageScores
-
-_DETECTOR_PREFIX = "detector-"
-
-_IMAGES_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -83,46 +79,45 @@ def ranked_tasks(columns: ScoreColumns, options: RankOptions) -> list[RankedTask
     ]
 
 
-def is_whitened(encoder: str) -> bool:
-    """Whether the embeddings of an encoder (by its name) are whitened: see `join_views`."""
-    return encoder.startswith(_DETECTOR_PREFIX)
+@dataclass(frozen=True, eq=False)
+class PoolRows:
+    """What the images of a pool are compared by.
+
+    Args:
+        rows: (N, D) unit rows.
+        near: the cosine from which two of them are near-duplicates.
+    """
+
+    rows: NDArray[np.float16]
+    near: float
 
 
 def load_embeddings(
-    store: Store, encoder: str, crop_view: str, image_hashes: Sequence[str]
-) -> NDArray[np.float16]:
-    """The rows of `join_views` for the stored embeddings of N images, as float16.
+    store: Store, encoder: str, detector: str, image_hashes: Sequence[str]
+) -> PoolRows:
+    """The stored vectors of N images and of their objects, joined; see `join_rows`.
 
-    The store keeps float16 too. Rows that are whitened are so by all of `image_hashes`.
+    Args:
+        store: where they are.
+        encoder: whose vectors of whole images.
+        detector: the version of the detector whose objects.
+        image_hashes: of the N images.
 
     Raises:
-        StoreError: an image has no embedding by this encoder.
+        StoreError: an image has no vector, or its objects have none.
     """
-    if is_whitened(encoder):
-        images = store.embeddings(encoder, IMAGE_VIEW, image_hashes)
-        _check_complete(image_hashes, images.keys(), encoder)
-        crops = store.embeddings(encoder, crop_view, image_hashes)
-        return join_views(images, crops, image_hashes, whitened=True).astype(np.float16)
-    joined = np.empty((0, 0), dtype=np.float16)
-    # A few at a time: as float32 and as bytes they take up several times the memory.
-    for start in range(0, len(image_hashes), _IMAGES_AT_ONCE):
-        part = image_hashes[start : start + _IMAGES_AT_ONCE]
-        whole = store.packed_embeddings(encoder, IMAGE_VIEW, part)
-        _check_complete(part, whole.keys(), encoder)
-        objects = whole | store.packed_embeddings(encoder, crop_view, part)
-        rows = join_rows(
-            unpack_rows([whole[key] for key in part]), unpack_rows([objects[key] for key in part])
-        )
-        if not start:
-            joined = np.empty((len(image_hashes), rows.shape[1]), dtype=np.float16)
-        joined[start : start + len(part)] = rows
-    return joined
-
-
-def _check_complete(image_hashes: Sequence[str], found: Set[str], encoder: str) -> None:
-    missing = len(set(image_hashes) - found)
-    if missing:
-        raise StoreError(
-            f"{missing} images have no embedding by {encoder}: "
-            "run `python -m backend score` for this project."
-        )
+    images = store.vectors(encoder, IMAGE_VIEW, image_hashes)
+    if images is None:
+        if image_hashes:
+            raise StoreError(
+                f"no image has an embedding by {encoder}: run `python -m backend score` for this "
+                "project."
+            )
+        return PoolRows(np.empty((0, 0), dtype=np.float16), 1.0)
+    # An export without features has no vector of any object.
+    objects = store.vectors(features_name(detector), OBJECT_VIEW, image_hashes)
+    whitened = is_features_name(encoder)
+    return PoolRows(
+        join_rows(images, objects, whitened=whitened),
+        near_duplicate_cosine(whitened=whitened, objects=objects is not None),
+    )

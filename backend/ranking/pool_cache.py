@@ -20,7 +20,6 @@ from backend.metrics import timed
 from backend.ranking.candidates import RankOptions
 from backend.ranking.order import load_embeddings
 from backend.ranking.ranked_pool import RankedPool, load_pool
-from backend.scoring.scorer import crop_view
 from backend.store.annotations import AnnotationStore
 from backend.store.pins import Assignments
 from backend.store.pools import Stamp, pool_stamp
@@ -213,8 +212,8 @@ class PoolCache:
         found = held.embeddings  # may be dropped by another thread at any time
         if found is None:
             kept = held.kept
-            view = crop_view(kept.detector)
-            found = load_embeddings(self._store, kept.encoder, view, kept.columns.image_hashes)
+            hashes = kept.columns.image_hashes
+            found = load_embeddings(self._store, kept.encoder, kept.detector, hashes).rows
             held.embeddings = found
         return found
 

@@ -6,7 +6,7 @@ Reads the store only: no model runs, nothing is fetched.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 import numpy as np
@@ -17,10 +17,8 @@ from backend.label_studio.records import TaskRef
 from backend.metrics import timed
 from backend.ranking.candidates import RankOptions, utilities
 from backend.ranking.holdout import is_random_pick
-from backend.ranking.order import is_whitened, load_embeddings
+from backend.ranking.order import load_embeddings
 from backend.ranking.ranked_pool import RankedPool, TaskRole
-from backend.scoring.scorer import crop_view
-from backend.selection.embeddings import near_duplicate_cosine
 from backend.settings import Settings
 from backend.store.annotations import AnnotationStore
 from backend.store.scores import ScoreColumns, Store
@@ -65,7 +63,6 @@ class PoolRanker:
             diversity_weight=settings.diversity_weight,
             limit=settings.queue_limit,
             seed=pool.project_id,
-            duplicate_threshold=near_duplicate_cosine(whitened=is_whitened(pool.encoder)),
         )
         with timed("rank"):
             return self._rank(pool, options)
@@ -75,8 +72,8 @@ class PoolRanker:
         task_ids = [task.id for task in pool.tasks]
         columns = self._store.score_columns(pool.project_id, pool.detector, task_ids)
         # Of all tasks together: rows that are whitened may be compared within one call only.
-        view = crop_view(pool.detector)
-        embeddings = load_embeddings(self._store, pool.encoder, view, columns.image_hashes)
+        found = load_embeddings(self._store, pool.encoder, pool.detector, columns.image_hashes)
+        options = replace(options, duplicate_threshold=found.near)
         ranked = RankedPool(
             project_id=pool.project_id,
             detector=pool.detector,
@@ -85,10 +82,10 @@ class PoolRanker:
             options=options,
             validation_share=self._settings.validation_share,
             columns=columns,
-            standing=self._standing(pool, columns, options, embeddings),
+            standing=self._standing(pool, columns, options, found.rows),
             order=np.empty(0, dtype=np.int32),
         )
-        return ranked.ordered(options, embeddings)
+        return ranked.ordered(options, found.rows)
 
     def _standing(
         self,

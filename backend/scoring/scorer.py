@@ -13,23 +13,19 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.detections import Detections
+from backend.detections import Detections, features_name
 from backend.errors import ImageError
 from backend.images.source import ImageSource, image_uri
 from backend.label_studio.label_map import data_field
 from backend.label_studio.records import TaskRef
 from backend.metrics import IMAGES_SCORED, IMAGES_SKIPPED, timed
 from backend.selection.class_weights import class_weights, weigh_image
-from backend.selection.embeddings import mean_direction
-from backend.store.scores import IMAGE_VIEW, ScoredTask, Store
+from backend.store.scores import IMAGE_VIEW, OBJECT_VIEW, ScoredTask, Store
 from backend.uncertainty import ImageScores, score_image
 from backend.vision.models import Models, Observation
 from backend.vision.pipeline import observe_all
 
 logger = logging.getLogger(__name__)
-
-# Objects of an image that are embedded beside the image: its most uncertain ones.
-CROPS = 3
 
 # Images that are stored in one transaction.
 _BATCH = 16
@@ -50,6 +46,7 @@ class _Due:
 
     task_id: int
     uri: str
+    was_scored: bool  # from the same address, perhaps of another image
     image_hash: str = ""  # known once it is loaded
     stored: ScoredTask | None = None  # where this very image was scored, and not embedded
 
@@ -119,8 +116,8 @@ class Scorer:
     ) -> ScoringReport:
         """Score those of `tasks` that are not stored yet, and embed what was only scored.
 
-        One task's unreadable image is reported and the others go on. Without `embed` only boxes
-        and scores are made, for who waits for an answer; ranking leaves such tasks out.
+        One task's unreadable image is reported and the others go on. Without `embed` the encoder
+        does not run, for callers who wait for an answer; ranking leaves such tasks out.
 
         Raises:
             LabelConfigError: the label config names no image.
@@ -128,8 +125,7 @@ class Scorer:
             StoreError: the store cannot be written.
         """
         report = ScoringReport()
-        stored = self._store.scored_uris(project_id, self.detector_version, embedded=embed)
-        todo = self._not_stored(project_id, tasks, data_field(label_config), stored, report)
+        todo = self._not_stored(project_id, tasks, data_field(label_config), embed, report)
         done = len(tasks) - len(todo)
         on_progress(done, len(tasks))
 
@@ -140,33 +136,18 @@ class Scorer:
             return data
 
         def embedded(due: _Due) -> bool:
-            if not embed:
-                return True
-            return bool(self._store.embedded(self.encoder_name, IMAGE_VIEW, [due.image_hash]))
+            return not embed or self._is_embedded(self.encoder_name, IMAGE_VIEW, due)
 
         def detections(due: _Due) -> Detections | None:
-            found = self._store.scored_tasks(project_id, self.detector_version, [due.task_id])
-            stored = found.get(due.task_id)
-            if stored is None or not stored.is_complete:
-                return None
-            if (stored.image_uri, stored.image_hash) != (due.uri, due.image_hash):
-                return None
-            due.stored = stored
-            return stored.detections
+            due.stored = self._stored(project_id, due) if due.was_scored else None
+            return None if due.stored is None else due.stored.detections
 
         batch: list[_Seen] = []
-        outcomes = observe_all(
-            self._models,
-            todo,
-            load,
-            embedded=embedded,
-            detections=detections,
-            crops=CROPS if embed else 0,
-        )
+        outcomes = observe_all(self._models, todo, load, embedded=embedded, detections=detections)
         for due, outcome in outcomes:
             done += 1
             if isinstance(outcome, Observation):
-                batch.append(_Seen(due, outcome, embed))
+                batch.append(_Seen(due, outcome, embed or outcome.embedding is not None))
                 report.scored += 1
             elif isinstance(outcome, ImageError):
                 _skip(report, project_id, due.task_id, outcome)
@@ -185,9 +166,13 @@ class Scorer:
         project_id: int,
         tasks: Sequence[TaskRef],
         image_field: str,
-        stored: Mapping[int, str],
+        embed: bool,
         report: ScoringReport,
     ) -> list[_Due]:
+        scored = self._store.scored_uris(project_id, self.detector_version)
+        ready = scored
+        if embed:
+            ready = self._store.scored_uris(project_id, self.detector_version, embedded=True)
         todo: list[_Due] = []
         for task in tasks:
             try:
@@ -195,11 +180,25 @@ class Scorer:
             except ImageError as error:
                 _skip(report, project_id, task.id, error)
                 continue
-            if stored.get(task.id) == uri:
+            if ready.get(task.id) == uri:
                 report.reused += 1
             else:
-                todo.append(_Due(task.id, uri))
+                todo.append(_Due(task.id, uri, was_scored=scored.get(task.id) == uri))
         return todo
+
+    def _stored(self, project_id: int, due: _Due) -> ScoredTask | None:
+        """The scores of this very image, where they and its objects' vector are complete."""
+        detector = self.detector_version
+        stored = self._store.scored_tasks(project_id, detector, [due.task_id]).get(due.task_id)
+        if stored is None or not stored.is_complete or stored.image_hash != due.image_hash:
+            return None
+        has_objects = not self._models.detector.has_features or self._is_embedded(
+            features_name(detector), OBJECT_VIEW, due
+        )
+        return stored if has_objects else None
+
+    def _is_embedded(self, encoder: str, view: str, due: _Due) -> bool:
+        return bool(self._store.embedded(encoder, view, [due.image_hash]))
 
     def _save(self, project_id: int, batch: Sequence[_Seen]) -> None:
         if not batch:
@@ -214,13 +213,13 @@ class Scorer:
             for seen in batch
             if seen.observation.embedding is not None
         }
-        crops = {
-            seen.due.image_hash: mean_direction(seen.observation.object_embeddings)
+        objects = {
+            seen.due.image_hash: seen.observation.object_vector
             for seen in batch
-            if len(seen.observation.object_embeddings)
+            if seen.observation.object_vector is not None
         }
         self._store.save_embeddings(self.encoder_name, IMAGE_VIEW, images)
-        self._store.save_embeddings(self.encoder_name, crop_view(self.detector_version), crops)
+        self._store.save_embeddings(features_name(self.detector_version), OBJECT_VIEW, objects)
         # Scores last: they say whether the image's embeddings are stored too.
         self._store.save_scores(project_id, [self._scored(seen) for seen in batch])
 
@@ -263,8 +262,3 @@ def _skip(report: ScoringReport, project_id: int, task_id: int, error: ImageErro
     report.skipped[task_id] = str(error)
     IMAGES_SKIPPED.inc()
     logger.info("not scored: %s", error, extra={"project": project_id, "task": task_id})
-
-
-def crop_view(detector: str) -> str:
-    """The view of the store that holds a detector's object crops: other boxes, other crops."""
-    return f"crops:{detector}"

@@ -1,109 +1,118 @@
-"""Embeddings of an image and of its objects, made into the one row that ranking compares.
+"""Vectors of an image and of its objects, made into the one row that ranking compares.
 
-Glossary: N images, K objects of one image, D dimensions of an embedding.
+Glossary: N images, D dimensions of an image's vector, E of its objects'.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CROP_SHARE", "join_rows", "join_views", "mean_direction", "near_duplicate_cosine"]
+__all__ = ["OBJECT_SHARE", "Whitening", "join_rows", "near_duplicate_cosine"]
 
 # Share of the mean variance that whitening adds to each. From 0.003 to 0.3, the images of a scene
 # were nearer to each other than to any other scene's in 91 to 96% of cases (67%: only centred).
 _RIDGE = 0.03
 # Of few images little is known of how they vary: the share is then this, over their number.
 _RIDGE_IMAGES = 50
+# More images tell no more of how they vary.
+_FIT_ROWS = 20_000
+_ROWS_AT_ONCE = 4096
 
-# How much the object crops count beside the whole image, as a share of the cosine.
-CROP_SHARE = 0.5
+# How much the objects count beside the whole image, as a share of the cosine.
+OBJECT_SHARE = 0.5
 
-Vectors = Mapping[str, NDArray[np.float32]]
+# The cosine from which two vectors are of near-duplicates: OpenCLIP's, and a detector's, whitened.
+# Whitened rows of unrelated images are about orthogonal, and those of one scene are not as near to
+# each other as OpenCLIP's: on the benchmarks' pool C, 0.7 halved the pool and put 0.5% of the
+# images to another scene; 0.65 put 1.8% there, 0.8 left three quarters.
+_NEAR = 0.95
+_NEAR_WHITENED = 0.7
 
 
-def near_duplicate_cosine(*, whitened: bool) -> float:
+def near_duplicate_cosine(*, whitened: bool, objects: bool) -> float:
     """The cosine from which two images count as near-duplicates.
 
-    Whitened rows of unrelated images are about orthogonal, and those of one scene are not as near
-    to each other as OpenCLIP's: on the benchmarks' pool C, 0.7 halved the pool and put 0.5% of the
-    images to another scene; 0.65 put 1.8% there, 0.8 left three quarters.
+    Args:
+        whitened: whether the images' vectors are; those of objects always are.
+        objects: whether rows hold objects too.
     """
-    return 0.7 if whitened else 0.95
+    image = _NEAR_WHITENED if whitened else _NEAR
+    share = OBJECT_SHARE if objects else 0.0
+    return (1 - share) * image + share * _NEAR_WHITENED
 
 
-def mean_direction(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(K, D) unit rows -> the (D,) unit vector nearest to all of them."""
-    mean = rows.mean(axis=0)
-    length = float(np.linalg.norm(mean))
-    direction: NDArray[np.float32] = mean / length if length > 1e-6 else rows[0]
-    return direction
-
-
-def join_views(
-    images: Vectors, crops: Vectors, keys: Sequence[str], *, whitened: bool
-) -> NDArray[np.float32]:
-    """Put the whole image and its object crops side by side.
+def join_rows(
+    images: NDArray[np.floating], objects: NDArray[np.floating] | None, *, whitened: bool
+) -> NDArray[np.float16]:
+    """Put each image and its objects side by side.
 
     The cosine of two rows is the weighted mean of the cosine of the images and the cosine of their
-    crops. An image without objects is its own only crop.
-
-    Args:
-        images: key of an image to its (D,) unit vector; all of `keys` are there.
-        crops: key of an image to the (D,) mean direction of its objects, where it has any.
-        keys: which images, in which order.
-        whitened: whiten each view first. A detector's features share a large common part: as they
-            are, most of a pool are near-duplicates.
-
-    Returns:
-        (N, 2 D) unit rows. Rows of one call may be compared; whitened ones of two calls may not.
-    """
-    if whitened:
-        images, crops = _whitened(images), _whitened(crops)
-    if not keys:
-        return np.empty((0, 0), dtype=np.float32)
-    return join_rows(
-        np.stack([images[key] for key in keys]),
-        np.stack([crops.get(key, images[key]) for key in keys]),
-    )
-
-
-def join_rows(images: NDArray[np.float32], crops: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What `join_views` makes of views that are matrices already.
+    objects. A detector's features share a large common part: as they are, most of a pool are
+    near-duplicates. So the objects are whitened, and the images where they come from a detector.
 
     Args:
         images: (N, D) unit vectors of the whole images.
-        crops: (N, D) mean directions of their objects; of an image without any, the image again.
+        objects: (N, E) unit vectors of their objects, by a detector; None: there are none.
+        whitened: whether to whiten the images too.
 
     Returns:
-        (N, 2 D) unit rows.
+        (N, D + E) unit rows. Rows of one call may be compared, whitened ones of two calls may not.
     """
-    dim = images.shape[1]
-    rows = np.empty((len(images), 2 * dim), dtype=np.float32)
-    np.multiply(images, np.float32(np.sqrt(1 - CROP_SHARE)), out=rows[:, :dim])
-    np.multiply(crops, np.float32(np.sqrt(CROP_SHARE)), out=rows[:, dim:])
+    views = [(images, whitened, 1.0)]
+    if objects is not None:
+        views = [(images, whitened, 1 - OBJECT_SHARE), (objects, True, OBJECT_SHARE)]
+    rows = np.empty((len(images), sum(view.shape[1] for view, _, _ in views)), dtype=np.float16)
+    column = 0
+    for view, to_whiten, share in views:
+        whiten = Whitening.fit(view) if to_whiten else None
+        columns = slice(column, column := column + view.shape[1])
+        # A few at a time: as float32 they take up twice the memory.
+        for start in range(0, len(view), _ROWS_AT_ONCE):
+            part = view[start : start + _ROWS_AT_ONCE].astype(np.float32)
+            part = part if whiten is None else whiten(part)
+            rows[start : start + _ROWS_AT_ONCE, columns] = part * np.float32(np.sqrt(share))
     return rows
 
 
-def _whitened(vectors: Vectors) -> Vectors:
-    """The rows turned into directions in which every principal component counts about the same.
+@dataclass(frozen=True, eq=False)
+class Whitening:
+    """Turns vectors into directions in which every principal component counts about the same.
 
     PCA whitening (Jegou and Chum, 2012, "Negative evidences and co-occurences in image retrieval"),
     with a share of the mean variance added to each, so that directions in which nothing differs
     do not count, and near-duplicates stay near in a pool of a few images.
+
+    Args:
+        mean: (D,) of the vectors.
+        scaled: (D, D) the components, as columns divided by the spread of each.
     """
-    if len(vectors) < 2:
-        return vectors
-    rows = np.array(list(vectors.values()), dtype=np.float32)
-    rows -= rows.mean(axis=0)
-    variances, components = np.linalg.eigh(rows.T.astype(np.float64) @ rows / len(rows))
-    ridge = max(_RIDGE, _RIDGE_IMAGES / len(rows))
-    scales = np.sqrt(variances.clip(0) + ridge * variances.mean())
-    rows @= (components / np.maximum(scales, 1e-9)).astype(np.float32)
-    lengths = np.linalg.norm(rows, axis=1)
-    return {
-        key: row / length if length > 1e-6 else vectors[key]
-        for key, row, length in zip(vectors, rows, lengths, strict=True)
-    }
+
+    mean: NDArray[np.float32]
+    scaled: NDArray[np.float32]
+
+    @classmethod
+    def fit(cls, rows: NDArray[np.floating]) -> Whitening:
+        """By (N, D) vectors, evenly spaced ones of many."""
+        rows = rows[:: -(-len(rows) // _FIT_ROWS) or 1].astype(np.float64)
+        if len(rows) < 2:
+            return cls(np.zeros(rows.shape[1], np.float32), np.eye(rows.shape[1], dtype=np.float32))
+        mean = rows.mean(axis=0)
+        rows -= mean
+        variances, components = np.linalg.eigh(rows.T @ rows / len(rows))
+        ridge = max(_RIDGE, _RIDGE_IMAGES / len(rows))
+        scales = np.sqrt(variances.clip(0) + ridge * variances.mean())
+        scaled = components / np.maximum(scales, 1e-9)
+        return cls(mean.astype(np.float32), scaled.astype(np.float32))
+
+    def __call__(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, D) vectors as unit rows; one that is the mean, which has no direction, as it is."""
+        white = (rows - self.mean) @ self.scaled
+        lengths = np.linalg.norm(white, axis=1, keepdims=True)
+        degenerate = lengths <= 1e-6
+        unit: NDArray[np.float32] = np.where(
+            degenerate, rows, white / np.where(degenerate, 1, lengths)
+        )
+        return unit

@@ -15,7 +15,6 @@ from backend.diversity import near_duplicate_groups
 from backend.errors import SimulationError
 from backend.ranking.candidates import RankOptions
 from backend.ranking.order import rank_tasks
-from backend.scoring.scorer import CROPS
 from backend.selection.embeddings import near_duplicate_cosine
 from backend.settings import Settings
 from backend.simulate.analysis import FULL, RANDOM
@@ -27,7 +26,7 @@ __all__ = [
     "DEFAULT",
     "PoolView",
     "check_arms",
-    "crops_of",
+    "compares_objects",
     "fixed_order",
     "order_by_model",
     "spreads",
@@ -41,11 +40,11 @@ ARMS: dict[str, str] = {
     "most_boxes": "most boxes shown first: good per image, bad per box",
     **{name: found.text for name, found in STRATEGIES.items() if name != RANDOM},
     "no_groups": f"{DEFAULT} without groups of near-duplicates",
-    "no_crops": f"{DEFAULT} on embeddings of whole images only",
+    "no_objects": f"{DEFAULT} on embeddings of whole images only",
     "no_class_weights": f"{DEFAULT} without weights by class",
 }
 
-_STRATEGY_OF = dict.fromkeys(("no_groups", "no_crops", "no_class_weights"), DEFAULT)
+_STRATEGY_OF = dict.fromkeys(("no_groups", "no_objects", "no_class_weights"), DEFAULT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,9 +83,9 @@ def spreads(arm: str) -> bool:
     return strategy in STRATEGIES and RankOptions(strategy=strategy).spreads
 
 
-def crops_of(arm: str) -> int:
-    """How many objects of each image an arm wants embedded."""
-    return CROPS if spreads(arm) and arm != "no_crops" else 0
+def compares_objects(arm: str) -> bool:
+    """Whether an arm compares images by their objects, too."""
+    return spreads(arm) and arm != "no_objects"
 
 
 def fixed_order(
@@ -106,7 +105,8 @@ def fixed_order(
     if arm in (RANDOM, FULL):
         return [int(place) for place in permutation]
     if arm == "random_deduplicated":
-        groups = near_duplicate_groups(whole, threshold=_threshold(settings), order=permutation)
+        threshold = _threshold(settings, objects=False)
+        groups = near_duplicate_groups(whole, threshold=threshold, order=permutation)
         leaders = groups[permutation] == permutation
         return [*permutation[leaders].tolist(), *permutation[~leaders].tolist()]
     return None
@@ -124,18 +124,19 @@ def order_by_model(arm: str, view: PoolView, settings: Settings, *, picks: int) 
     if arm == "most_boxes":
         order = np.argsort(-view.shown, kind="stable")
         return [int(place) for place in view.columns.task_ids[order]]
+    threshold = _threshold(settings, objects=compares_objects(arm))
     options = RankOptions(
         strategy=_STRATEGY_OF.get(arm, arm),
         weights=settings.strategy_weights,
         diversity_weight=settings.diversity_weight,
         # The first picks of a longer list would be the same.
         limit=picks,
-        duplicate_threshold=None if arm == "no_groups" else _threshold(settings),
+        duplicate_threshold=None if arm == "no_groups" else threshold,
         class_weights=arm != "no_class_weights",
     )
     ranked = rank_tasks(view.columns, options, embeddings=view.embeddings, labelled=view.labelled)
     return [task.task_id for task in ranked]
 
 
-def _threshold(settings: Settings) -> float:
-    return near_duplicate_cosine(whitened=settings.encoder == "detector")
+def _threshold(settings: Settings, *, objects: bool) -> float:
+    return near_duplicate_cosine(whitened=settings.encoder == "detector", objects=objects)

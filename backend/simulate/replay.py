@@ -20,11 +20,10 @@ from backend.disk import write_whole
 from backend.errors import SimulationError
 from backend.scoring.scorer import score_detections
 from backend.selection.class_weights import class_weights
-from backend.selection.embeddings import mean_direction
 from backend.simulate.analysis import FULL
 from backend.simulate.arms import (
     PoolView,
-    crops_of,
+    compares_objects,
     fixed_order,
     order_by_model,
     spreads,
@@ -75,7 +74,7 @@ class Replay:
         self._threads = threads
         self._permutation = initial_order(seed, len(stage.data.pool))
         self._folder = run_folder(stage.plan.out, arm, seed)
-        self._fixed = fixed_order(arm, self._permutation, stage.joined({}), stage.settings)
+        self._fixed = fixed_order(arm, self._permutation, stage.joined(), stage.settings)
 
     def run(self, on_steps: Callable[[int], None]) -> Run:
         """Make the rounds that are missing.
@@ -169,31 +168,30 @@ class Replay:
         from backend.vision.yolo import load_detector
 
         detector = load_detector(weights, device=self._device, export_dir=None)
-        crops = crops_of(self._arm)
-        # Without crops no encoder is asked; the detector's own features come with its boxes.
-        encoder = self._stage.encoder(self._device) if crops else DetectorEncoder(detector)
+        with_objects = compares_objects(self._arm)
         pool = self._stage.data.pool
         known = set(labelled)
         open_places = [place for place in self._permutation.tolist() if place not in known]
         # Labelled images are looked at for the sake of their objects only.
-        looked_at = [*open_places, *labelled] if crops else open_places
+        looked_at = [*open_places, *labelled] if with_objects else open_places
         of_classes = class_weights(self._stage.data.boxes_on(labelled))
-        scores, by_class, shown, objects = [], [], [], {}
-        seen_all = observe(Models(detector, encoder), [pool[p] for p in looked_at], crops=crops)
-        for place, seen in zip(looked_at, seen_all, strict=True):
+        scores, by_class, shown, objects = [], [], [], []
+        models = Models(detector, DetectorEncoder(detector))
+        for seen in observe(models, [pool[place] for place in looked_at]):
             found = seen.detections
             scored, weight = score_detections(found, floor=detector.floor, class_weights=of_classes)
             scores.append(scored)
             by_class.append(weight)
             shown.append(len(found.above(self._stage.settings.model_score_threshold)))
-            if len(seen.object_embeddings):
-                objects[str(place)] = mean_direction(seen.object_embeddings)
+            objects.append(seen.object_vector)
         opened = slice(len(open_places))
         columns = score_columns(open_places, scores[opened], by_class[opened])
         counted = np.array(shown[opened], dtype=np.intp)
         if not spreads(self._arm):
             return PoolView(columns, counted)
-        rows = self._stage.joined(objects)
+        # In the order of the pool; every image was looked at.
+        by_place = np.array(objects)[np.argsort(looked_at)] if with_objects else None
+        rows = self._stage.joined(by_place)
         return PoolView(columns, counted, rows[open_places], rows[list(labelled)])
 
     def _train(self, number: int, labelled: Sequence[int], on_step: Callable[[int], None]) -> Path:

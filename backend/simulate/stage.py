@@ -5,7 +5,7 @@ Made once per replay, kept in its folder, and read by the processes of all runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from backend.errors import HardestFirstError, SimulationError
 from backend.progress import Progress
-from backend.selection.embeddings import join_views
+from backend.selection.embeddings import join_rows
 from backend.settings import Settings
 from backend.simulate.datasets import LabelledImage, ReplayData
 from backend.simulate.plan import ReplayPlan
@@ -61,11 +61,10 @@ class Stage:
         rows: NDArray[np.float32] = np.load(self.embeddings_file)
         return rows
 
-    def joined(self, objects: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-        """(P, 2 D) the rows that images are compared by; `objects`: place to mean direction."""
-        images = {str(place): row for place, row in enumerate(self.embeddings())}
+    def joined(self, objects: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """(P, D + E) the rows that images are compared by; `objects`: (P, E)."""
         whitened = self.settings.encoder == "detector"
-        return join_views(images, objects, list(images), whitened=whitened)
+        return join_rows(self.embeddings(), objects, whitened=whitened).astype(np.float32)
 
     def encoder(self, device: str) -> Encoder:
         """What embeds images and objects, the same in all rounds.
@@ -132,7 +131,7 @@ def base_models(stage: Stage, device: str) -> Models:
 
 
 def observe(
-    models: Models, images: Sequence[LabelledImage], *, embed: bool = False, crops: int = 0
+    models: Models, images: Sequence[LabelledImage], *, embed: bool = False
 ) -> Iterator[Observation]:
     """What models make of images, in order.
 
@@ -140,7 +139,6 @@ def observe(
         models: the detector and the encoder.
         images: what to look at.
         embed: embed whole images too.
-        crops: see `Models.observe`.
 
     Raises:
         SimulationError: an image cannot be decoded.
@@ -152,7 +150,6 @@ def observe(
         embedded=lambda image: not embed,
         batch_size=_BATCH,
         threads=2,
-        crops=crops,
     )
     for image, outcome in outcomes:
         if isinstance(outcome, HardestFirstError):

@@ -44,12 +44,6 @@ def pack_vector(vector: NDArray[np.float32]) -> bytes:
     return vector.astype(np.float16).tobytes()
 
 
-def unpack_vector(packed: bytes) -> NDArray[np.float32]:
-    """The inverse of `pack_vector`."""
-    return np.frombuffer(packed, dtype=np.float16).astype(np.float32)
-
-
-def unpack_rows(packed: Sequence[bytes]) -> NDArray[np.float32]:
+def unpack_rows(packed: Sequence[bytes]) -> NDArray[np.float16]:
     """N packed vectors of one length, at least one, as the rows of an (N, D) matrix."""
-    flat = np.frombuffer(b"".join(packed), dtype=np.float16)
-    return flat.reshape(len(packed), -1).astype(np.float32)
+    return np.frombuffer(b"".join(packed), dtype=np.float16).reshape(len(packed), -1)

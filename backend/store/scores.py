@@ -13,15 +13,18 @@ from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, delete, func, select, update
 
 from backend.detections import Detections
+from backend.errors import StoreError
 from backend.store import tables
 from backend.store.database import Database, utc
-from backend.store.encoding import pack_detections, pack_vector, unpack_detections, unpack_vector
+from backend.store.encoding import pack_detections, pack_vector, unpack_detections, unpack_rows
 from backend.uncertainty import MEASURES, ImageScores
 
 # SQLite allows 32,766 bound values in a statement; longer id lists are asked for in parts.
 _IDS_PER_QUERY = 10_000
 
+# What a vector of an image is of: the whole of it, or its objects as the detector sees them.
 IMAGE_VIEW = "image"
+OBJECT_VIEW = "objects"
 
 
 @dataclass(frozen=True)
@@ -224,26 +227,41 @@ class Store(Database):
                 found.update(connection.scalars(query))
         return found
 
-    def embeddings(
+    def vectors(
         self, encoder: str, view: str, image_hashes: Sequence[str]
-    ) -> dict[str, NDArray[np.float32]]:
-        """Image hash -> (D,) float32 unit vector, for those that have one."""
-        packed = self.packed_embeddings(encoder, view, image_hashes)
-        return {key: unpack_vector(vector) for key, vector in packed.items()}
+    ) -> NDArray[np.float16] | None:
+        """(N, D) unit rows, one for each of N image hashes; None where none of them has one.
 
-    def packed_embeddings(
-        self, encoder: str, view: str, image_hashes: Sequence[str]
-    ) -> dict[str, bytes]:
-        """Image hash -> its vector as stored, for those that have one; see `unpack_rows`."""
+        Raises:
+            StoreError: some have one and others not.
+        """
+        rows = np.empty((0, 0), dtype=np.float16)
+        missing: set[str] = set()
+        for start in range(0, len(image_hashes), _IDS_PER_QUERY):
+            part = image_hashes[start : start + _IDS_PER_QUERY]
+            packed = self._packed(encoder, view, part)
+            missing.update(set(part) - packed.keys())
+            if packed and not rows.size:
+                dim = len(next(iter(packed.values()))) // rows.itemsize
+                rows = np.empty((len(image_hashes), dim), dtype=np.float16)
+            if not missing:
+                rows[start : start + len(part)] = unpack_rows([packed[key] for key in part])
+        if not rows.size:
+            return None
+        if missing:
+            raise StoreError(
+                f"{len(missing)} images have no embedding by {encoder}: "
+                "run `python -m backend score` for this project."
+            )
+        return rows
+
+    def _packed(self, encoder: str, view: str, image_hashes: Sequence[str]) -> dict[str, bytes]:
         c = tables.embeddings.c
-        found: dict[str, bytes] = {}
+        query = select(c.image_hash, c.vector).where(
+            c.encoder == encoder, c.view == view, c.image_hash.in_(set(image_hashes))
+        )
         with self.begin() as connection:
-            for part in _parts(list(dict.fromkeys(image_hashes))):
-                query = select(c.image_hash, c.vector).where(
-                    c.encoder == encoder, c.view == view, c.image_hash.in_(part)
-                )
-                found.update(_pairs(connection.execute(query)))
-        return found
+            return _pairs(connection.execute(query))
 
     # --- publications -------------------------------------------------------------------------
 

@@ -53,7 +53,8 @@ detectors = Table(
     Column("class_names", Text, nullable=False),  # JSON list
 )
 
-# One row for one vector of one image content. `view` is "image", or which detector's crops.
+# One row for one vector of one image content. `view` is "image", or "objects"
+# where the encoder is a detector.
 embeddings = Table(
     "embeddings",
     metadata,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 # Raise it when the conversion or what is stored beside it changes: old exports are then ignored.
-_RECIPE = 3
+_RECIPE = 4
 _STALE_SECONDS = 24 * 3600
 _PARTIAL_PREFIX = ".partial-"
 _MODEL = "model.xml"

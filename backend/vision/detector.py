@@ -27,6 +27,22 @@ class Prepared:
     letterbox: Letterbox
 
 
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What one pass of a detector finds in an image. D feature dimensions.
+
+    Args:
+        detections: its objects.
+        image_vector: (D,) float32 of length 1: the features of the whole image; None where the
+            weights hold no features, or the objects were known before.
+        object_vector: (D,) likewise: those of its most uncertain objects; see `vision/regions.py`.
+    """
+
+    detections: Detections
+    image_vector: NDArray[np.float32] | None = None
+    object_vector: NDArray[np.float32] | None = None
+
+
 class Detector(Protocol):
     """Finds objects. Glossary: N images in a batch, C classes, D feature dimensions."""
 
@@ -46,10 +62,14 @@ class Detector(Protocol):
     def floor(self) -> float:
         """Boxes below this class score (0..1) are dropped."""
 
+    @property
+    def has_features(self) -> bool:
+        """Whether its features can be had: not every export of others has them."""
+
     def prepare(self, picture: Picture) -> Prepared:
         """Scale and pad. Cheap, and safe to call from many threads."""
 
-    def detect(self, batch: Sequence[Prepared]) -> list[Detections]:
+    def detect(self, batch: Sequence[Prepared]) -> list[Found]:
         """The objects of each image, in order. Call it from one thread at a time."""
 
     def features(self, batch: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
@@ -58,8 +78,3 @@ class Detector(Protocol):
         Raises:
             WeightsError: the weights are an export that holds no features.
         """
-
-    def detect_with_features(
-        self, batch: Sequence[Prepared]
-    ) -> tuple[list[Detections], NDArray[np.float32]]:
-        """Both of the above for the price of one."""

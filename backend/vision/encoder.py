@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.detections import features_name
 from backend.vision.detector import Detector
 from backend.vision.picture import Picture
 
@@ -35,7 +36,7 @@ class DetectorEncoder:
 
     Pooled activations share a large common part: the cosine of two unrelated images is often above
     0.9, that of two microscope photographs above 0.97. Ranking whitens them by the pool before it
-    compares them: see `backend/ranking/order.py`.
+    compares them: see `backend/selection/embeddings.py`.
 
     Implements `Encoder`. Where whole images are detected anyway, `Models.observe` takes both from
     one pass.
@@ -48,7 +49,7 @@ class DetectorEncoder:
             WeightsError: the detector is an export that holds no features.
         """
         self._detector = detector
-        self.name = f"detector-{detector.version}"
+        self.name = features_name(detector.version)
         # Asked once, now, so that an export without features fails at start, not at work.
         self.dim = self.encode([self.prepare(np.zeros((32, 32, 3), dtype=np.uint8))]).shape[1]
 

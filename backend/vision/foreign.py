@@ -23,7 +23,7 @@ class ForeignExport:
 
     Args:
         model: an `openvino.Model` that takes (1, 3, H, W) uint8 and gives (1, 4 + C, A), and
-            (1, F) features where it has any.
+            the (1, c, h, w) maps that its head works on, where they are found.
         class_names: (C,) names.
         canvas: (width, height) in pixels of its input.
         stride: multiple to which padding may be cut, or None where its shape is fixed.
@@ -150,9 +150,9 @@ def _input(model: Any, facts: dict[str, Any], name: str) -> tuple[tuple[int, int
 
 
 def _add_features(model: Any) -> bool:
-    """Add what the head works on as a second output, pooled; False: it cannot be found.
+    """Add the maps that the head works on as outputs; False: they cannot be found.
 
-    The same features as those of a checkpoint; see `yolo.read_checkpoint`.
+    The same as those of a checkpoint; see `yolo.network_of`.
     """
     from openvino import opset13
 
@@ -163,8 +163,7 @@ def _add_features(model: Any) -> bool:
             scales[int(found[1])] = node.input_value(0)
     if not scales:
         return False
-    pooled = [opset13.reduce_mean(scales[index], [2, 3]) for index in sorted(scales)]
-    model.add_results([opset13.result(opset13.concat(pooled, axis=1))])
+    model.add_results([opset13.result(scales[index]) for index in sorted(scales)])
     return True
 
 

@@ -36,6 +36,13 @@ class Letterbox:
         moved: NDArray[np.float32] = np.clip((xyxy - offset) * scale, 0, limit)
         return moved
 
+    def to_input(self, xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, 4) boxes in image pixels -> the same boxes in input pixels."""
+        offset = np.array([self.left, self.top] * 2, dtype=np.float32)
+        scale = np.divide(self.scaled_size * 2, self.image_size * 2, dtype=np.float32)
+        moved: NDArray[np.float32] = xyxy * scale + offset
+        return moved
+
 
 def fit(image_size: tuple[int, int], canvas: tuple[int, int], stride: int | None) -> Letterbox:
     """Centre an image in a detector's input.

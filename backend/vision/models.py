@@ -7,8 +7,7 @@ observations = models.observe([inputs, ...])         # one thread
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +17,7 @@ from numpy.typing import NDArray
 from backend.detections import Detections
 from backend.metrics import timed
 from backend.settings import Settings
-from backend.vision.crops import object_crops
-from backend.vision.detector import Detector, Prepared
+from backend.vision.detector import Detector, Found, Prepared
 from backend.vision.encoder import DetectorEncoder, Encoder
 from backend.vision.picture import Picture
 
@@ -29,14 +27,12 @@ class ImageInputs:
     """One image, ready for both models.
 
     Args:
-        picture: its pixels, from which objects are cut.
         detector_input: what the detector takes; None where its objects are known.
         encoder_input: what the encoder takes; None where the detector's pass embeds it as well,
             or where its embedding is known.
         detections: its objects, where they are known.
     """
 
-    picture: Picture
     detector_input: Prepared | None
     encoder_input: NDArray[np.uint8] | None
     detections: Detections | None = None
@@ -49,12 +45,12 @@ class Observation:
     Args:
         detections: its objects.
         embedding: (D,) float32 of length 1: the whole image; None where it was known.
-        object_embeddings: (K, D) float32 rows of length 1: its most uncertain objects.
+        object_vector: see `Found`.
     """
 
     detections: Detections
     embedding: NDArray[np.float32] | None
-    object_embeddings: NDArray[np.float32]
+    object_vector: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True)
@@ -102,68 +98,35 @@ class Models:
         """
         spared = embedded or (self._shares_one_pass and detections is None)
         return ImageInputs(
-            picture,
             self.detector.prepare(picture) if detections is None else None,
             None if spared else self.encoder.prepare(picture.pixels),
             detections,
         )
 
-    def observe(self, batch: Sequence[ImageInputs], *, crops: int = 0) -> list[Observation]:
-        """Detect and embed.
-
-        Args:
-            batch: images in any shapes.
-            crops: how many objects of each image are embedded too, the most uncertain ones.
-
-        Returns:
-            One observation per image, in order.
-        """
-        if not batch:
-            return []
+    def observe(self, batch: Sequence[ImageInputs]) -> list[Observation]:
+        """Detect and embed images of any shapes: one observation each, in order."""
         with timed("detect"):
-            detections, wholes = self._detect(batch)
-        objects = [
-            object_crops(inputs.picture, seen, limit=crops) if crops else []
-            for inputs, seen in zip(batch, detections, strict=True)
-        ]
-        # Whole images and objects go to the encoder together: it is faster in large batches.
+            found = self._detect(batch)
         pending = [x.encoder_input for x in batch if x.encoder_input is not None]
-        cut = [self.encoder.prepare(pixels) for image in objects for pixels in image]
         with timed("embed"):
-            rows = iter(self._encode([*pending, *cut]))
-        embeddings = [
-            whole if inputs.encoder_input is None else next(rows)
-            for inputs, whole in zip(batch, wholes, strict=True)
-        ]
+            rows = iter(self.encoder.encode(pending) if pending else ())
         return [
-            Observation(seen, embedding, self._stack([next(rows) for _ in image]))
-            for seen, embedding, image in zip(detections, embeddings, objects, strict=True)
+            Observation(
+                one.detections,
+                self._embedding(one) if inputs.encoder_input is None else next(rows),
+                one.object_vector,
+            )
+            for inputs, one in zip(batch, found, strict=True)
         ]
 
-    def _detect(
-        self, batch: Sequence[ImageInputs]
-    ) -> tuple[list[Detections], Sequence[NDArray[np.float32] | None]]:
-        """Detections, and the embeddings of whole images that come with them, else None."""
+    def _detect(self, batch: Sequence[ImageInputs]) -> list[Found]:
         pending = [x.detector_input for x in batch if x.detector_input is not None]
-        found: Iterator[Detections] = iter(())
-        features: Iterator[NDArray[np.float32] | None] = itertools.repeat(None)
-        if pending and self._shares_one_pass:
-            detections, rows = self.detector.detect_with_features(pending)
-            found, features = iter(detections), iter(rows)
-        elif pending:
-            found = iter(self.detector.detect(pending))
-        seen = [
-            (next(found), next(features)) if x.detections is None else (x.detections, None)
-            for x in batch
-        ]
-        return [detections for detections, _ in seen], [row for _, row in seen]
+        found = iter(self.detector.detect(pending) if pending else ())
+        return [next(found) if x.detections is None else Found(x.detections) for x in batch]
 
-    def _encode(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        return self.encoder.encode(inputs) if inputs else self._stack([])
-
-    def _stack(self, rows: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-        """(N, D) of N rows, also for none."""
-        return np.array(rows, dtype=np.float32).reshape(len(rows), self.encoder.dim)
+    def _embedding(self, found: Found) -> NDArray[np.float32] | None:
+        """What the detector's own pass says of the whole image, where it is the encoder."""
+        return found.image_vector if self._shares_one_pass else None
 
     @property
     def _shares_one_pass(self) -> bool:

@@ -27,7 +27,6 @@ def observe_all(
     detections: Callable[[Item], Detections | None] = lambda item: None,
     batch_size: int = 8,
     threads: int = 4,
-    crops: int = 0,
 ) -> Iterator[Outcome[Item]]:
     """Observe many images, in order, however many there are.
 
@@ -42,7 +41,6 @@ def observe_all(
         detections: an item's objects where they are known, asked likewise.
         batch_size: images that are given to the models at once.
         threads: how many images are loaded at once.
-        crops: see `Models.observe`.
 
     Yields:
         Each item with its observation, or with the error (ImageError, LabelStudioError) that kept
@@ -66,13 +64,13 @@ def observe_all(
                 if not waiting:
                     return
                 batch = [waiting.popleft() for _ in range(min(batch_size, len(waiting)))]
-                yield from _observe_batch(models, batch, crops)
+                yield from _observe_batch(models, batch)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def _observe_batch(
-    models: Models, batch: list[tuple[Item, Future[ImageInputs]]], crops: int
+    models: Models, batch: list[tuple[Item, Future[ImageInputs]]]
 ) -> Iterator[Outcome[Item]]:
     results: list[ImageInputs | HardestFirstError] = []
     for _, future in batch:
@@ -81,6 +79,6 @@ def _observe_batch(
         except HardestFirstError as error:
             results.append(error)
     ready = [result for result in results if isinstance(result, ImageInputs)]
-    observations = iter(models.observe(ready, crops=crops))
+    observations = iter(models.observe(ready))
     for (item, _), result in zip(batch, results, strict=True):
         yield item, next(observations) if isinstance(result, ImageInputs) else result

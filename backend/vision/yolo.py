@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.detections import Detections
 from backend.errors import WeightsError
 from backend.vision.conversion import Source, cached_export, drop_export
 from backend.vision.decoder import DecoderOptions, decode
-from backend.vision.detector import Prepared
+from backend.vision.detector import Found, Prepared
 from backend.vision.engines import Engine, OpenVinoEngine, Outputs, TorchEngine
 from backend.vision.foreign import read_foreign
 from backend.vision.letterbox import draw, fit
 from backend.vision.picture import Picture
+from backend.vision.regions import image_vector, object_vector
 from backend.vision.weights import content_hash, short_hash
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class YoloDetector:
 
     @property
     def has_features(self) -> bool:
-        """Whether `features` can be had: not every export of others has them."""
+        """See `Detector`."""
         return self._has_features
 
     def prepare(self, picture: Picture) -> Prepared:
@@ -90,38 +90,29 @@ class YoloDetector:
         letterbox = fit(picture.size, self._spec.canvas, self._spec.stride)
         return Prepared(draw(picture.pixels, letterbox), letterbox)
 
-    def detect(self, batch: Sequence[Prepared]) -> list[Detections]:
+    def detect(self, batch: Sequence[Prepared]) -> list[Found]:
         """See `Detector`."""
-        return self._decode(batch, self._run(batch))
+        outputs = self._engine.run([prepared.pixels for prepared in batch])
+        return [self._found(*pair) for pair in zip(batch, outputs, strict=True)]
 
     def features(self, batch: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """See `Detector`."""
-        self._require_features()
-        return _unit_rows(self._engine.run(batch))
-
-    def detect_with_features(
-        self, batch: Sequence[Prepared]
-    ) -> tuple[list[Detections], NDArray[np.float32]]:
-        """See `Detector`."""
-        self._require_features()
-        outputs = self._run(batch)
-        return self._decode(batch, outputs), _unit_rows(outputs)
-
-    def _run(self, batch: Sequence[Prepared]) -> list[Outputs]:
-        return self._engine.run([prepared.pixels for prepared in batch])
-
-    def _decode(self, batch: Sequence[Prepared], outputs: list[Outputs]) -> list[Detections]:
-        return [
-            decode(arrays[0], prepared.letterbox, self._options)
-            for prepared, arrays in zip(batch, outputs, strict=True)
-        ]
-
-    def _require_features(self) -> None:
         if not self._has_features:
             raise WeightsError(
                 "no features are found in this export: with ENCODER=detector set MODEL to the "
                 ".pt it was made from, or use ENCODER=openclip"
             )
+        rows = [image_vector(maps) for _, *maps in self._engine.run(batch)]
+        return np.stack(rows) if rows else np.empty((0, 0), dtype=np.float32)
+
+    def _found(self, prepared: Prepared, outputs: Outputs) -> Found:
+        raw, *maps = outputs
+        detections = decode(raw, prepared.letterbox, self._options)
+        if not self._has_features:
+            return Found(detections)
+        return Found(
+            detections, image_vector(maps), object_vector(maps, detections, prepared.letterbox)
+        )
 
 
 def load_detector(
@@ -175,7 +166,7 @@ def forget_detector(weights_hash: str, export_dir: Path) -> None:
 
 
 def read_checkpoint(path: Path, *, dynamic: bool) -> Source:
-    """A checkpoint as a torch network that gives (raw, features) for (N, 3, H, W) uint8.
+    """A checkpoint as a torch network that gives (raw, *maps) for (N, 3, H, W) uint8.
 
     Args:
         path: the .pt file.
@@ -206,7 +197,9 @@ def read_checkpoint(path: Path, *, dynamic: bool) -> Source:
 
 
 def network_of(model: Any, *, name: str, dynamic: bool) -> Source:
-    """An Ultralytics model, in memory, as a network that gives (raw, features).
+    """An Ultralytics model, in memory, as a network that gives (raw, *maps).
+
+    `raw` is the output of its head, `maps` are the feature maps that the head works on.
 
     Raises:
         WeightsError: it is not a detector whose class scores can be had.
@@ -257,7 +250,7 @@ def _input_size(model: Any, stride: int) -> int:
 
 
 def _raw_network(model: Any, *, dynamic: bool) -> torch.nn.Module:
-    """Wrap a model so that it takes uint8 and gives its head's raw output and pooled features."""
+    """Wrap a model so that it takes uint8 and gives the output and the inputs of its head."""
     import torch
 
     head = model.model[-1]
@@ -281,11 +274,10 @@ def _raw_network(model: Any, *, dynamic: bool) -> torch.nn.Module:
         def _remember(self, pyramid: list[torch.Tensor]) -> None:
             self.pyramid = pyramid
 
-        def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
             # Dtype of the weights: they are halved on a GPU.
             raw = self.model(pixels.to(next(self.model.parameters()).dtype) / 255)
-            pooled = torch.cat([level.float().mean((2, 3)) for level in self.pyramid], 1)
-            return raw, pooled
+            return raw, *self.pyramid
 
     return RawNetwork()
 
@@ -296,11 +288,3 @@ def _corners_to_centres(raw: torch.Tensor) -> torch.Tensor:
 
     low, high, scores = raw[:, :2], raw[:, 2:4], raw[:, 4:]
     return torch.cat([(low + high) / 2, high - low, scores], 1)
-
-
-def _unit_rows(outputs: list[Outputs]) -> NDArray[np.float32]:
-    """The second output of each image as rows of length 1."""
-    rows = np.stack([arrays[1] for arrays in outputs]) if outputs else np.empty((0, 0))
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit: NDArray[np.float32] = (rows / np.maximum(norms, 1e-12)).astype(np.float32)
-    return unit

@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 from backend.api import services
-from backend.detections import Detections
+from backend.detections import Detections, features_name
 from backend.images.source import ImageSource
 from backend.job_kinds import PUBLISH, SCORE, TRAIN
 from backend.jobs.runner import run_now
@@ -32,11 +32,11 @@ from backend.ranking.rank_project import Pool, PoolRanker
 from backend.ranking.ranked_pool import save_pool
 from backend.scoring.batching import ScoringWorker
 from backend.scoring.models import Scorers
-from backend.scoring.scorer import Scorer, crop_view
+from backend.scoring.scorer import Scorer
 from backend.settings import Settings, load_settings
 from backend.store.job_queue import JobQueue
 from backend.store.rounds import RoundRow, RoundStore
-from backend.store.scores import IMAGE_VIEW, Publication, RankRow, ScoredTask, Store
+from backend.store.scores import IMAGE_VIEW, OBJECT_VIEW, Publication, RankRow, ScoredTask, Store
 from backend.uncertainty import MEASURES
 from backend.vision.models import Models
 from tests.label_studio.conftest import CONFIG, WebServer, reply
@@ -121,11 +121,11 @@ def fill(settings: Settings) -> None:
             for task in TASKS
         ],
     )
-    for view in (IMAGE_VIEW, crop_view(DETECTOR)):
+    for encoder, view in ((ENCODER, IMAGE_VIEW), (features_name(DETECTOR), OBJECT_VIEW)):
         vectors = rng.standard_normal((len(TASKS), 6)).astype(np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         named = {f"{task:064}": row for task, row in zip(TASKS, vectors, strict=True)}
-        store.save_embeddings(ENCODER, view, named)
+        store.save_embeddings(encoder, view, named)
     pool = Pool(SCORED, [TaskRef(task) for task in TASKS], DETECTOR, ENCODER)
     save_pool(store, PoolRanker(settings, store).rank(pool))
     # The last task came after the order.

@@ -17,7 +17,7 @@ import pytest
 
 from backend.api import existence, first_scoring
 from backend.api.prefixes import PREFIXES
-from backend.detections import Detections
+from backend.detections import Detections, features_name
 from backend.jobs.context import JobContext
 from backend.jobs.runner import run_now
 from backend.label_studio.records import TaskRef
@@ -25,11 +25,10 @@ from backend.ranking import pool_cache as pool_memory
 from backend.ranking.pool_cache import PoolCache
 from backend.ranking.rank_project import Pool, PoolRanker
 from backend.ranking.ranked_pool import save_pool
-from backend.scoring.scorer import crop_view
 from backend.settings import Settings, load_settings
 from backend.store.annotations import AnnotationStore, StoredAnnotation
 from backend.store.pins import Assignments
-from backend.store.scores import IMAGE_VIEW, Publication, ScoredTask, Store
+from backend.store.scores import IMAGE_VIEW, OBJECT_VIEW, Publication, ScoredTask, Store
 from backend.strategies import STRATEGIES
 from backend.uncertainty import MEASURES
 from tests.api.server import Server, served
@@ -114,9 +113,10 @@ def scored(server: Server, settings: Settings) -> Callable[..., Pool]:
                 for task in range(1, tasks + 1)
             ],
         )
-        for view, rows in zip((IMAGE_VIEW, crop_view(DETECTOR)), vectors, strict=True):
+        views = ((ENCODER, IMAGE_VIEW), (features_name(DETECTOR), OBJECT_VIEW))
+        for (encoder, view), rows in zip(views, vectors, strict=True):
             named = {f"{project}-{task}": row for task, row in enumerate(rows, start=1)}
-            store.save_embeddings(ENCODER, view, named)
+            store.save_embeddings(encoder, view, named)
         refs = [
             TaskRef(task, is_labeled=task in LABELLED, total_annotations=int(task in LABELLED))
             for task in range(1, tasks + 1)

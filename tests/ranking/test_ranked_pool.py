@@ -12,19 +12,18 @@ import numpy as np
 import pytest
 from sqlalchemy import select, update
 
-from backend.detections import Detections
+from backend.detections import Detections, features_name
 from backend.diversity import find_representatives, rank, rank_represented
 from backend.errors import ScoreError
 from backend.label_studio.records import TaskRef
 from backend.ranking.rank_project import Pool, PoolRanker
 from backend.ranking.ranked_pool import RankedPool, TaskRole, load_pool, save_pool
-from backend.scoring.scorer import crop_view
-from backend.selection.embeddings import join_views
+from backend.selection.embeddings import join_rows, near_duplicate_cosine
 from backend.settings import Settings
 from backend.store import tables
 from backend.store.annotations import AnnotationStore, StoredAnnotation
 from backend.store.pools import pool_stamp
-from backend.store.scores import IMAGE_VIEW, ScoredTask, Store
+from backend.store.scores import IMAGE_VIEW, OBJECT_VIEW, ScoredTask, Store
 from backend.strategies import STRATEGIES
 from backend.uncertainty import MEASURES
 
@@ -85,9 +84,10 @@ def pool_of(store: Store, tasks: int, encoder: str = "e1") -> Pool:
             for task, (*scores, weight) in enumerate(measured, start=1)
         ],
     )
-    for seed, view in enumerate((IMAGE_VIEW, crop_view("d1"))):
+    views = ((encoder, IMAGE_VIEW), (features_name("d1"), OBJECT_VIEW))
+    for seed, (name, view) in enumerate(views):
         rows = rows_of(tasks, seed)
-        store.save_embeddings(encoder, view, {f"hash{i}": r for i, r in enumerate(rows, start=1)})
+        store.save_embeddings(name, view, {f"hash{i}": r for i, r in enumerate(rows, start=1)})
     refs = [
         TaskRef(task, {"film": f"film {task // 4}"}, task <= 5, int(task <= 5))
         for task in range(1, tasks + 1)
@@ -187,12 +187,20 @@ def test_the_order_is_the_diverse_one_away_from_what_is_labelled(
     settings = Settings(diversity_weight=weight, validation_share=0.0, queue_limit=20)
     tasks = PoolRanker(settings, store).rank(pool).tasks()
     hashes = [f"hash{task}" for task in range(1, 61)]
-    views = [store.embeddings("e1", view, hashes) for view in (IMAGE_VIEW, crop_view("d1"))]
-    rows = join_views(views[0], views[1], hashes, whitened=False).astype(np.float16)
+    images = store.vectors("e1", IMAGE_VIEW, hashes)
+    rows = join_rows(images, store.vectors("detector-d1", OBJECT_VIEW, hashes), whitened=False)
+    near = near_duplicate_cosine(whitened=False, objects=True)
     scores = {task.task_id: task.uncertainty_score for task in tasks}
     weights = store.score_columns(7, "d1", range(1, 61)).class_weight
     utilities = [(1 - scores[task]) * weights[task - 1] for task in range(6, 61)]
-    expected = rank(rows[5:], utilities, limit=20, diversity_weight=weight, labelled=rows[:5])
+    expected = rank(
+        rows[5:],
+        utilities,
+        limit=20,
+        diversity_weight=weight,
+        labelled=rows[:5],
+        duplicate_threshold=near,
+    )
     assert [task.task_id for task in tasks] == (expected.order + 6).tolist()
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.detections import Detections
+from backend.detections import Detections, features_name
 from backend.label_studio.records import TaskRef
 from backend.scoring.models import Scorers
-from backend.scoring.scorer import Scorer, crop_view
+from backend.scoring.scorer import Scorer
 from backend.settings import Settings, load_settings
-from backend.store.scores import IMAGE_VIEW, Store
+from backend.store.scores import IMAGE_VIEW, OBJECT_VIEW, Store
 from demo.project import label_config
 from demo.scene import CLASSES, generate
 from tests.label_studio.conftest import WebServer, reply
@@ -102,15 +102,12 @@ def test_scores_come_without_embeddings_and_those_are_made_later(
 
     at_once, other = make("at-once")
     at_once.score(PROJECT, tasks(web), label_config=CONFIG)
-    for view in (IMAGE_VIEW, crop_view(detector)):
+    views = ((scorer.encoder_name, IMAGE_VIEW), (features_name(detector), OBJECT_VIEW))
+    for encoder, view in views:
         here, there = (
-            found.embeddings(scorer.encoder_name, view, hashes(scorer, store))
-            for found in (store, other)
+            found.vectors(encoder, view, hashes(scorer, store)) for found in (store, other)
         )
-        assert here.keys() == there.keys() != set()
-        for key, row in here.items():
-            # Stored boxes are rounded: a crop may begin a pixel further.
-            assert float(np.dot(row, there[key])) > 0.99
+        np.testing.assert_allclose(here, there, atol=1e-3)
 
 
 def test_a_task_that_shows_another_image_by_then_is_scored_again(

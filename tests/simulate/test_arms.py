@@ -6,7 +6,14 @@ from numpy.typing import NDArray
 
 from backend.errors import SimulationError
 from backend.settings import load_settings
-from backend.simulate.arms import ARMS, PoolView, check_arms, crops_of, fixed_order, order_by_model
+from backend.simulate.arms import (
+    ARMS,
+    PoolView,
+    check_arms,
+    compares_objects,
+    fixed_order,
+    order_by_model,
+)
 from backend.store.scores import ScoreColumns
 from backend.strategies import STRATEGIES
 from backend.uncertainty import MEASURES
@@ -117,8 +124,8 @@ class TestArmsThatAskNoModel:
         assert fixed_order(arm, np.arange(4), self.ROWS, CLIP) is None
 
 
-def test_objects_are_embedded_for_whom_they_count() -> None:
-    assert {arm for arm in ARMS if crops_of(arm)} == {
+def test_objects_count_but_for_the_ablation() -> None:
+    assert {arm for arm in ARMS if compares_objects(arm)} == {
         "diverse_uncertainty",
         "diversity",
         "no_groups",

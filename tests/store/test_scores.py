@@ -113,9 +113,11 @@ def test_embeddings_come_back_by_image(store: Store) -> None:
     store.save_embeddings("e1", "image", vectors)
     assert store.embedded("e1", "image", ["a", "x"]) == {"a"}
     assert store.embedded("e2", "image", ["a"]) == set()
-    found = store.embeddings("e1", "image", ["c", "a", "c", "x"])
-    assert sorted(found) == ["a", "c"]
-    np.testing.assert_array_equal(found["c"], np.eye(4)[2])
+    found = store.vectors("e1", "image", ["c", "a", "c"])
+    np.testing.assert_array_equal(found, np.eye(4)[[2, 0, 2]])
+    assert store.vectors("e2", "image", ["c", "a"]) is None
+    with pytest.raises(StoreError, match="1 images have no embedding by e1: run"):
+        store.vectors("e1", "image", ["c", "x", "a", "x"])
 
 
 def test_one_publication_is_live_at_a_time(store: Store) -> None:

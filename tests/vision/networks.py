@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.detections import Detections
+from backend.vision.detector import Detector, Prepared
 from backend.vision.letterbox import draw, fit
 
 CLASS_NAMES = ("bolt", "nut", "washer")
 INPUT_SIZE = 96
+
+
+def boxes_of(detector: Detector, batch: Sequence[Prepared]) -> list[Detections]:
+    """The objects of each image alone."""
+    return [found.detections for found in detector.detect(batch)]
 
 
 def scene(width: int, height: int, seed: int = 0) -> NDArray[np.uint8]:

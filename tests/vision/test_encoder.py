@@ -188,4 +188,4 @@ class TestDetectorEncoder:
         assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
         assert detector.version in encoder.name
         prepared = detector.prepare(Picture(pixels, (160, 120)))
-        assert np.allclose(detector.detect_with_features([prepared])[1][0], rows[0], atol=1e-6)
+        assert np.allclose(detector.detect([prepared])[0].image_vector, rows[0], atol=1e-6)

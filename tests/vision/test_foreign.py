@@ -54,8 +54,8 @@ def test_detections_are_those_of_the_checkpoint(
     assert exported.class_names == networks.CLASS_NAMES
     assert exported.input_size == networks.INPUT_SIZE
     # 160 x 120 fits into 96 x 96 either way, so the inputs are the same.
-    [seen] = exported.detect([exported.prepare(PICTURE)])
-    [expected] = detector.detect([detector.prepare(PICTURE)])
+    [seen] = networks.boxes_of(exported, [exported.prepare(PICTURE)])
+    [expected] = networks.boxes_of(detector, [detector.prepare(PICTURE)])
     assert len(seen) == len(expected) > 5
     assert np.abs(seen.class_scores - expected.class_scores).max() < 1e-3
     assert np.abs(seen.xyxy - expected.xyxy).max() < 0.1
@@ -81,9 +81,11 @@ def test_features_are_those_of_the_checkpoint(
     [expected] = detector.features([detector.prepare(PICTURE).pixels])
     assert row.shape == expected.shape
     assert float(row @ expected) > 0.9999
-    detections, rows = exported.detect_with_features([prepared])
-    assert len(detections[0]) > 5
-    assert np.allclose(rows[0], row, atol=1e-6)
+    [found] = exported.detect([prepared])
+    [theirs] = detector.detect([detector.prepare(PICTURE)])
+    assert len(found.detections) > 5
+    assert np.allclose(found.image_vector, row, atol=1e-6)
+    assert float(found.object_vector @ theirs.object_vector) > 0.999
 
 
 def test_features_that_are_not_found_are_refused_with_the_remedy(
@@ -96,6 +98,9 @@ def test_features_that_are_not_found_are_refused_with_the_remedy(
     detector = load_detector(copy, device="cpu", export_dir=tmp_path)
     with pytest.raises(WeightsError, match="ENCODER=openclip"):
         DetectorEncoder(detector)
+    [found] = detector.detect([detector.prepare(PICTURE)])
+    assert len(found.detections) > 5
+    assert (found.image_vector, found.object_vector) == (None, None)
 
 
 class TestRefused:

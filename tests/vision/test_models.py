@@ -54,23 +54,19 @@ def test_observe_gives_detections_and_embeddings_in_order(
 ) -> None:
     models: Models = request.getfixturevalue(kind)
     pictures = [picture(seed) for seed in range(3)]
-    seen = models.observe([models.prepare(one) for one in pictures], crops=2)
+    seen = models.observe([models.prepare(one) for one in pictures])
     for one, observation in zip(pictures, seen, strict=True):
-        [expected] = models.detector.detect([models.detector.prepare(one)])
+        [expected] = networks.boxes_of(models.detector, [models.detector.prepare(one)])
         assert np.allclose(observation.detections.class_scores, expected.class_scores, atol=1e-5)
         [row] = models.encoder.encode([models.encoder.prepare(one.pixels)])
         assert np.allclose(observation.embedding, row, atol=1e-5)
-        assert observation.object_embeddings.shape == (2, models.encoder.dim)
-
-
-def test_no_crops_unless_asked_for(with_colour: Models) -> None:
-    [seen] = with_colour.observe([with_colour.prepare(picture(0))])
-    assert seen.object_embeddings.shape == (0, 3)
+        [found] = models.detector.detect([models.detector.prepare(one)])
+        assert np.allclose(observation.object_vector, found.object_vector, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["with_colour", "with_features"])
 def test_observe_nothing(kind: str, request: pytest.FixtureRequest) -> None:
-    assert request.getfixturevalue(kind).observe([], crops=2) == []
+    assert request.getfixturevalue(kind).observe([]) == []
 
 
 class TestLoadModels:
@@ -142,23 +138,23 @@ class TestObserveAll:
         def known(item: int) -> bool:
             return item == 1
 
-        asked = list(observe_all(with_colour, range(3), jpeg, embedded=known, crops=2))
-        plain = list(observe_all(with_colour, range(3), jpeg, crops=2))
+        asked = list(observe_all(with_colour, range(3), jpeg, embedded=known))
+        plain = list(observe_all(with_colour, range(3), jpeg))
         for (item, seen), (_, expected) in zip(asked, plain, strict=True):
             assert isinstance(seen, Observation)
             assert isinstance(expected, Observation)
             assert (seen.embedding is None) == (item == 1)
-            # The other images and all objects keep their own embeddings.
+            # The other images and all objects keep their own vectors.
             if item != 1:
                 assert np.allclose(seen.embedding, expected.embedding)
-            assert np.allclose(seen.object_embeddings, expected.object_embeddings)
+            assert np.allclose(seen.object_vector, expected.object_vector)
 
     @pytest.mark.parametrize("kind", ["with_colour", "with_features"])
     def test_known_objects_are_not_found_again(
         self, kind: str, request: pytest.FixtureRequest
     ) -> None:
         models: Models = request.getfixturevalue(kind)
-        plain = [seen for _, seen in observe_all(models, range(3), jpeg, crops=2)]
+        plain = [seen for _, seen in observe_all(models, range(3), jpeg)]
         known = plain[1]
         assert isinstance(known, Observation)
         nothing = replace(
@@ -167,16 +163,14 @@ class TestObserveAll:
             class_scores=known.detections.class_scores[:0],
         )
         asked = list(
-            observe_all(
-                models, range(3), jpeg, detections=lambda item: {1: nothing}.get(item), crops=2
-            )
+            observe_all(models, range(3), jpeg, detections=lambda item: {1: nothing}.get(item))
         )
         for (item, seen), expected in zip(asked, plain, strict=True):
             assert isinstance(seen, Observation)
             assert isinstance(expected, Observation)
             assert (seen.detections is nothing) == (item == 1)
             assert np.allclose(seen.embedding, expected.embedding, atol=1e-5)
-            assert len(seen.object_embeddings) == (0 if item == 1 else 2)
+            assert (seen.object_vector is None) == (item == 1)
 
     def test_it_looks_two_batches_ahead_and_no_further(self, with_colour: Models) -> None:
         taken: list[int] = []

@@ -61,8 +61,8 @@ def test_torch_openvino_and_ultralytics_agree(family: str, tmp_path: Path) -> No
     path = networks.save(networks.yolo(family), tmp_path / "net.pt")
     seen = picture()
     torch_detector, openvino_detector = in_torch(path), in_openvino(path)
-    [here] = torch_detector.detect([torch_detector.prepare(seen)])
-    [there] = openvino_detector.detect([openvino_detector.prepare(seen)])
+    [here] = networks.boxes_of(torch_detector, [torch_detector.prepare(seen)])
+    [there] = networks.boxes_of(openvino_detector, [openvino_detector.prepare(seen)])
     assert_same(here, there)
 
     from ultralytics import YOLO
@@ -86,7 +86,7 @@ def test_nms_free_models_that_were_fused_give_their_one_to_one_scores(family: st
     model.fuse(verbose=False)
     assert model.model[-1].cv2 is None
     network = network_of(model, name="fused", dynamic=False).module
-    [seen] = detector_of(TorchEngine(network, "cpu")).detect([prepared])
+    [seen] = networks.boxes_of(detector_of(TorchEngine(network, "cpu")), [prepared])
     theirs = np.column_stack([prepared.letterbox.to_image(rows[:, :4]), 100 * rows[:, 4:]])
     ours = np.column_stack([seen.xyxy, 100 * seen.confidence, 100 * seen.class_ids])
     # Theirs are the best 189 pairs of a box and a class; weaker boxes have no counterpart.
@@ -110,26 +110,26 @@ class TestBatches:
     def test_images_of_any_shape_in_order(self, detector: YoloDetector) -> None:
         pictures = [picture(160, 120, 1), picture(320, 120, 2), picture(96, 200, 3)] * 3
         batch = [detector.prepare(one) for one in pictures]
-        together = detector.detect(batch)
+        together = networks.boxes_of(detector, batch)
         assert [seen.image_size for seen in together] == [one.size for one in pictures]
         for prepared, seen in zip(batch, together, strict=True):
-            assert_same(seen, detector.detect([prepared])[0])
+            assert_same(seen, networks.boxes_of(detector, [prepared])[0])
 
     def test_torch_groups_them_by_shape(self, checkpoint: Path) -> None:
         detector = in_torch(checkpoint)
         batch = [detector.prepare(picture(*size)) for size in [(160, 120), (320, 120), (160, 120)]]
-        for prepared, seen in zip(batch, detector.detect(batch), strict=True):
-            assert_same(seen, detector.detect([prepared])[0])
+        for prepared, seen in zip(batch, networks.boxes_of(detector, batch), strict=True):
+            assert_same(seen, networks.boxes_of(detector, [prepared])[0])
 
     def test_empty(self, detector: YoloDetector) -> None:
-        assert detector.detect([]) == []
+        assert networks.boxes_of(detector, []) == []
         assert len(detector.features([])) == 0
 
     def test_an_engine_goes_on_after_a_bad_image(self, detector: YoloDetector) -> None:
         good = detector.prepare(picture())
         with pytest.raises(RuntimeError):
             detector.features([good.pixels, np.zeros((5, 7, 9), dtype=np.uint8), good.pixels])
-        assert len(detector.detect([good])[0]) > 5
+        assert len(networks.boxes_of(detector, [good])[0]) > 5
 
 
 class TestContract:
@@ -156,13 +156,18 @@ class TestContract:
 
     def test_features_are_unit_rows_and_tell_images_apart(self, detector: YoloDetector) -> None:
         batch = [detector.prepare(picture(seed=seed)) for seed in (1, 2, 1)]
-        seen, features = detector.detect_with_features(batch)
+        found = detector.detect(batch)
+        features = np.array([one.image_vector for one in found])
         assert features.dtype == np.float32
         assert np.allclose(np.linalg.norm(features, axis=1), 1, atol=1e-5)
         assert np.allclose(features[0], features[2], atol=1e-6)
         assert features[0] @ features[1] < 0.999
         assert np.allclose(features, detector.features([one.pixels for one in batch]), atol=1e-6)
-        assert_same(seen[0], detector.detect(batch[:1])[0])
+        objects = np.array([one.object_vector for one in found])
+        assert np.allclose(np.linalg.norm(objects, axis=1), 1, atol=1e-5)
+        assert np.allclose(objects[0], objects[2], atol=1e-6)
+        assert objects[0] @ objects[1] < 0.999
+        assert objects[0] @ features[0] < 0.999
 
 
 class TestCheckpoints:

@@ -81,13 +81,27 @@ class Server:
 
 @contextmanager
 def serving(environment: dict[str, str]) -> Iterator[Server]:
-    """Start a server and wait until it answers; it ends with the block."""
+    """Start our server and wait until it answers; it ends with the block."""
+    port = free_port()
+    command = [sys.executable, "-m", "backend", "serve", "--port", str(port)]
+    with started(command, port, environment) as server:
+        yield server
+
+
+def free_port() -> int:
+    """A port of loopback that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "backend", "serve", "--port", str(port)]
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def started(
+    command: Sequence[str], port: int, environment: dict[str, str], folder: Path | None = None
+) -> Iterator[Server]:
+    """Start a server in a folder and wait until its /health answers; it ends with the block."""
     process = subprocess.Popen(
-        command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL
+        command, cwd=folder, env={**os.environ, **environment}, stdout=subprocess.DEVNULL
     )
     limits = httpx.Limits(max_connections=max(CLIENTS))
     try:

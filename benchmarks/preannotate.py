@@ -46,7 +46,8 @@ from backend.vision.picture import decode
 from backend.vision.ultralytics_import import import_ultralytics
 from benchmarks.api import Server, free_port, serving, started
 from benchmarks.machine import machine, progress
-from benchmarks.throughput import make_models, write_images
+from benchmarks.random_models import make_models
+from benchmarks.throughput import write_images
 from demo.project import label_config
 
 _TASKS_A_REQUEST = 8
@@ -192,14 +193,15 @@ def measure(sides: dict[str, Side], images: int, turns: int) -> dict[str, list[f
 def compare(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Start both servers, measure, and put the figures together."""
     progress("making models and images")
-    models = make_models(work / "models")
+    folder = options.images or work / "images"
+    if options.images is None:
+        write_images(folder, options.count)
+    files = sorted(path for path in folder.iterdir() if path.suffix in _ENDINGS)
+    models = make_models(work / "models", files)
     if options.weights is not None:
         models["model"] = options.weights.name
         (work / "models" / options.weights.name).symlink_to(options.weights.resolve())
     weights = work / "models" / models["model"]
-    folder = options.images or work / "images"
-    if options.images is None:
-        write_images(folder, options.count)
     common = {
         **models,
         "label_studio_url": "http://127.0.0.1:9",
@@ -215,8 +217,7 @@ def compare(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         example = example_served(options.example, options.python, weights, work)
     environment = {name.upper(): str(value) for name, value in common.items()}
     with images_served(folder) as home, serving(environment) as ours, example as theirs:
-        names = sorted(path.name for path in folder.iterdir() if path.suffix in _ENDINGS)
-        uris = [f"{home}/{name}" for name in names]
+        uris = [f"{home}/{path.name}" for path in files]
         sides = {
             "cold": predictor(ours, uris, config),
             "warm": predictor(ours, uris, config),

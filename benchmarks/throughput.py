@@ -32,8 +32,8 @@ from backend.store.scores import Store
 from backend.uncertainty import score_image
 from backend.vision.models import Models, load_models
 from backend.vision.picture import decode
-from backend.vision.ultralytics_import import import_ultralytics
 from benchmarks.machine import machine, progress
+from benchmarks.random_models import make_models
 from demo.project import fill_project, label_config
 from demo.scene import generate
 from demo.stage import Scenario
@@ -61,14 +61,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, running_studio(Path(scratch) / "ls") as studio:
         work = Path(scratch)
         progress("making models and images")
+        files = write_images(work / "images", arguments.images)
         settings = load_settings(
-            **make_models(work / "models"),
+            **make_models(work / "models", files),
             data_dir=work / "data",
             label_studio_url=studio.url,
             label_studio_api_key=studio.admin.personal_token,
             image_cache_mb=0,
         )
-        files = write_images(work / "images", arguments.images)
         project = fill_project(studio, Scenario(files, LABELS, {}), backend_url=None)
         with Studio.from_settings(settings) as client:
             tasks = list(client.tasks(project))
@@ -76,31 +76,6 @@ def main() -> None:
         seconds = measure(setup, arguments.rounds)
         predict = warm_predict(setup)
     print(json.dumps(report(seconds, len(tasks), predict)))
-
-
-def make_models(folder: Path) -> dict[str, Any]:
-    """A yolo11n that finds boxes and a ViT-B-32, both with random weights, as settings."""
-    import_ultralytics()
-    import open_clip
-    import torch
-    from ultralytics import YOLO
-
-    folder.mkdir(parents=True)
-    torch.manual_seed(0)
-    detector = YOLO("yolo11n.yaml")
-    for branch in detector.model.model[-1].cv3:
-        torch.nn.init.normal_(branch[-1].weight, std=0.5)
-        branch[-1].bias.data.fill_(-2.5)
-    detector.save(str(folder / "yolo11n-random.pt"))
-    encoder = open_clip.create_model("ViT-B-32")
-    torch.save(encoder.state_dict(), folder / "vit-b-32-random.pt")
-    return {
-        "model": "yolo11n-random.pt",
-        "model_dir": folder,
-        "clip_model": "ViT-B-32",
-        "clip_pretrained": "vit-b-32-random.pt",
-        "device": "cpu",
-    }
 
 
 def write_images(folder: Path, count: int) -> list[Path]:

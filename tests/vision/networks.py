@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from backend.detections import Detections
 from backend.vision.detector import Detector, Prepared
 from backend.vision.letterbox import draw, fit
+from benchmarks.random_models import settle
 
 CLASS_NAMES = ("bolt", "nut", "washer")
 INPUT_SIZE = 96
@@ -48,15 +49,9 @@ def yolo(family: str, seed: int = 0) -> Any:
     model.names = dict(enumerate(CLASS_NAMES))
     model.args = {"imgsz": INPUT_SIZE, "data": None}
     model.task = "detect"
-    images = torch.from_numpy(np.stack([_input(seed) for seed in range(4)])) / 255
-    _settle_normalisation(model, images)
-    head = model.model[-1]
-    branches = [(head.cv2, head.cv3)]
-    if getattr(head, "one2one_cv2", None) is not None:
-        branches.append((head.one2one_cv2, head.one2one_cv3))
-    for boxes, scores in branches:
-        _spread(model, images, head, boxes, scores)
-    return model.eval()
+    images = np.stack([_input(seed) for seed in range(4)])
+    settle(model, images, mean_logit=-3.0)
+    return model
 
 
 def save(model: Any, path: Path) -> Path:
@@ -70,45 +65,3 @@ def save(model: Any, path: Path) -> Path:
 def _input(seed: int) -> NDArray[np.uint8]:
     """A scene as the tests' detectors see it: what the weights are settled on."""
     return draw(scene(160, 120, seed), fit((160, 120), (INPUT_SIZE, INPUT_SIZE), 32))
-
-
-def _settle_normalisation(model: Any, images: Any) -> None:
-    """Give the batch norms the statistics of real activations; random ones would fade to zero."""
-    import torch
-
-    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    before = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 1.0
-    model.train()
-    with torch.no_grad():
-        model(images)
-    model.eval()
-    for norm, momentum in zip(norms, before, strict=True):
-        norm.momentum = momentum
-
-
-def _spread(model: Any, images: Any, head: Any, boxes: Any, scores: Any) -> None:
-    """Scale the last layers: logits of -3 +- 1.5, sides of about two strides either way."""
-    import torch
-
-    seen: list[Any] = []
-    hooks = [level[-1].register_forward_hook(lambda m, i, o: seen.append(o)) for level in scores]
-    with torch.no_grad():
-        model(images)
-        for level, logits, hook in zip(scores, seen, hooks, strict=True):
-            last = level[-1]
-            scale = 1.5 / logits.std()
-            last.weight *= scale
-            last.bias.copy_(-3.0 - scale * (logits - last.bias[:, None, None]).mean((0, 2, 3)))
-            hook.remove()
-        for level in boxes:
-            last = level[-1]
-            last.weight *= 0.1
-            if head.reg_max > 1:
-                # Distances are an expectation over reg_max bins: favour the second and third.
-                bias = torch.full((4, head.reg_max), -6.0)
-                bias[:, 2:4] = 1.0
-                last.bias.copy_(bias.flatten())
-            else:
-                last.bias.fill_(2.0)

@@ -107,18 +107,19 @@ def started(
     try:
         address = f"http://127.0.0.1:{port}"
         with httpx.Client(base_url=address, timeout=120, limits=limits) as http:
-            _wait_for(http)
+            wait_for(http, "/health")
             yield Server(process, http)
     finally:
         process.terminate()
         process.wait(30)
 
 
-def _wait_for(http: httpx.Client) -> None:
+def wait_for(http: httpx.Client, path: str) -> None:
+    """Until a server answers there."""
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
-            http.get("/health").raise_for_status()
+            http.get(path).raise_for_status()
             return
         except httpx.HTTPError:
             if time.monotonic() > deadline:

@@ -13,7 +13,8 @@ All sides take turns over the same images and weights; one JSON line on stdout:
 - `models_openclip`, `models_detector`: the models of these two alone, on inputs that are ready.
 
 The weights are a yolo11n with random weights, which takes as long as a trained one; `--weights`
-names others. This process serves the images: those of the folder `--images`, or drawn ones.
+names others. The images, those of the folder `--images` or drawn ones, come over HTTP from one more
+process.
 """
 
 from __future__ import annotations
@@ -23,14 +24,12 @@ import io
 import json
 import re
 import statistics
+import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,7 @@ from backend.store.scores import Store
 from backend.vision.models import load_models
 from backend.vision.picture import decode
 from backend.vision.ultralytics_import import import_ultralytics
-from benchmarks.api import Server, free_port, serving, started
+from benchmarks.api import Server, free_port, serving, started, wait_for
 from benchmarks.machine import machine, progress
 from benchmarks.random_models import make_models
 from benchmarks.throughput import write_images
@@ -67,21 +66,19 @@ Side = Callable[[int], None]
 """Does all images once, given the number of the turn."""
 
 
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
-
-
 @contextmanager
 def images_served(folder: Path) -> Iterator[str]:
-    """Give out the files of a folder on a port of loopback; yields the address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    """Give out the files of a folder from a process of its own; yields the address."""
+    port = free_port()
+    command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"]
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_for(httpx.Client(base_url=address), "/")
+        yield address
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def class_names(weights: Path) -> list[str]:

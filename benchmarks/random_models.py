@@ -71,7 +71,8 @@ def settle(model: Any, images: NDArray[np.uint8], *, mean_logit: float) -> None:
 def _inputs(images: Sequence[Path]) -> NDArray[np.uint8]:
     """(N, 3, H, W): without the padding that images of other shapes would need."""
     opened = [Image.open(path).convert("RGB") for path in images[:_SETTLED_ON]]
-    return np.stack([image.resize(_SETTLED_SIZE) for image in opened]).transpose(0, 3, 1, 2)
+    resized = [np.asarray(image.resize(_SETTLED_SIZE)) for image in opened]
+    return np.stack(resized).transpose(0, 3, 1, 2)
 
 
 def _settle_normalisation(model: Any, images: Any) -> None:

@@ -128,8 +128,7 @@ class Scorer:
             StoreError: the store cannot be written.
         """
         report = ScoringReport()
-        stored = self._store.scored_uris(project_id, self.detector_version, embedded=embed)
-        todo = self._not_stored(project_id, tasks, data_field(label_config), stored, report)
+        todo = self._not_stored(project_id, tasks, data_field(label_config), report, embed=embed)
         done = len(tasks) - len(todo)
         on_progress(done, len(tasks))
 
@@ -180,14 +179,35 @@ class Scorer:
         self._save(project_id, batch)
         return report
 
+    def left_to_score(
+        self, project_id: int, tasks: Sequence[TaskRef], *, label_config: str
+    ) -> tuple[list[TaskRef], ScoringReport]:
+        """The tasks that `score` would score and embed now, and a report on the others.
+
+        Raises:
+            LabelConfigError: the label config names no image.
+            StoreError: the store cannot be read.
+        """
+        report = ScoringReport()
+        todo = self._not_stored(project_id, tasks, data_field(label_config), report, embed=True)
+        due = {item.task_id for item in todo}
+        return [task for task in tasks if task.id in due], report
+
     def _not_stored(
         self,
         project_id: int,
         tasks: Sequence[TaskRef],
         image_field: str,
-        stored: Mapping[int, str],
         report: ScoringReport,
+        *,
+        embed: bool,
     ) -> list[_Due]:
+        stored = self._store.scored_uris(
+            project_id,
+            self.detector_version,
+            embedded=embed,
+            task_ids=[task.id for task in tasks],
+        )
         todo: list[_Due] = []
         for task in tasks:
             try:

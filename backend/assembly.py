@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 
+from backend.engines.engine import Engine, embedded
 from backend.jobs.handlers import WorkerContext
 from backend.label_studio.client import Studio
 from backend.publishing.predict import Predictor
@@ -17,8 +18,12 @@ from backend.store.scores import Store
 
 
 @contextmanager
-def build_worker_context(settings: Settings) -> Iterator[WorkerContext]:
+def build_worker_context(settings: Settings, engine: Engine = embedded) -> Iterator[WorkerContext]:
     """What jobs work with; released at the end. Models are loaded when a job first needs them.
+
+    Args:
+        settings: of this process.
+        engine: where models are run to make an order.
 
     Raises:
         HardestFirstError: the store or Label Studio is not usable.
@@ -32,7 +37,7 @@ def build_worker_context(settings: Settings) -> Iterator[WorkerContext]:
         studio.whoami()
         scorers = Scorers(settings, store)
         opened.callback(scorers.close)
-        yield WorkerContext(settings, studio, store, scorers, queue)
+        yield WorkerContext(settings, studio, store, scorers, queue, engine)
 
 
 def build_worker(settings: Settings, store: Store) -> ScoringWorker:

@@ -13,6 +13,7 @@ HardestFirstError
  ├── PromotionError         a model that cannot be promoted, or not be rolled back
  ├── QueueError             no such job, or one that blocks another
  ├── JobFailedError         a job that was run at once failed, or was cancelled
+ ├── EngineError            the engine that scores on several machines is missing, or failed
  ├── TrainingError          a training that cannot start or failed; the model that serves stays
  ├── SimulationError        a replay that cannot start, or runs of it that failed
  ├── ApiKeyError            a key of the API that cannot be made or revoked
@@ -76,6 +77,10 @@ class QueueError(HardestFirstError):
 
 class JobFailedError(HardestFirstError):
     """A job that was run at once failed, or was cancelled."""
+
+
+class EngineError(HardestFirstError):
+    """The engine that scores on several machines is missing, cannot be used here, or failed."""
 
 
 class TrainingError(HardestFirstError):

@@ -123,6 +123,11 @@ class Settings(BaseSettings):
         SecretStr(""),
         description="Redis in which several servers count requests; empty: each counts its own.",
     )
+    ray_address: str = Field(
+        "",
+        description="Ray cluster of `score --engine ray`, such as 10.0.0.5:6379; empty: Ray is "
+        "started on this machine.",
+    )
     basic_auth_user: str = Field("", description="User that Label Studio connects with.")
     basic_auth_pass: SecretStr = Field(SecretStr(""), description="Its password.")
     api_rate: str = Field(

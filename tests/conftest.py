@@ -16,7 +16,7 @@ from tests.person import Person
 from tests.postgres_server import postgres_bin, running_postgres
 
 # What tests of these folders do takes seconds each: servers, trainings, jobs in processes.
-SLOW_FOLDERS = {"api", "jobs", "label_studio", "loop", "scoring", "simulate", "training"}
+SLOW_FOLDERS = {"api", "engines", "jobs", "label_studio", "loop", "scoring", "simulate", "training"}
 # The same in files of other folders: networks, and servers.
 SLOW_FILES = {
     *("test_demo_scene.py", "test_conversion.py", "test_foreign.py", "test_metrics.py"),

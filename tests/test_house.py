@@ -23,18 +23,22 @@ ARROWS = {
     "store": ("label_studio",),
     "scoring": ("images", "label_studio", "selection", "store", "vision"),
     "ranking": ("label_studio", "selection", "store"),
-    "publishing": ("images", "label_studio", "ranking", "scoring", "store"),
+    "engines": ("label_studio", "scoring", "store"),
+    "publishing": ("engines", "images", "label_studio", "ranking", "scoring", "store"),
     "learning": ("images", "label_studio", "scoring", "store", "training", "vision"),
     "doctor": ("images", "label_studio", "scoring", "store", "vision"),
     "simulate": ("ranking", "scoring", "selection", "store", "training", "vision"),
-    "jobs": (*("images", "label_studio", "learning", "publishing", "scoring", "store", "vision"),),
+    "jobs": (
+        *("engines", "images", "label_studio", "learning", "publishing", "scoring", "store"),
+        "vision",
+    ),
     "api": (
         *("assembly", "jobs", "label_studio", "learning", "publishing", "ranking", "scoring"),
         *("store", "training"),
     ),
     "verbs": (
-        *("assembly", "doctor", "jobs", "label_studio", "learning", "publishing", "scoring"),
-        *("simulate", "store", "training", "worker_process"),
+        *("assembly", "doctor", "engines", "jobs", "label_studio", "learning", "publishing"),
+        *("scoring", "simulate", "store", "training", "worker_process"),
     ),
 }
 """Room -> the rooms that it imports. Each room imports only rooms above it in this list."""

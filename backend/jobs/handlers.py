@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from backend.engines.engine import Engine, embedded
 from backend.errors import RefusedError, TrainingError
 from backend.job_kinds import CLEAN_UP, KINDS, POLL, PUBLISH, TRAIN
 from backend.jobs.context import JobContext
@@ -48,6 +49,7 @@ class WorkerContext:
         store: what is kept.
         scorers: the models.
         queue: the jobs.
+        engine: where models are run to make an order.
         on_report: is given the whole report of a score or publish job; its result holds only the
             counts.
     """
@@ -57,6 +59,7 @@ class WorkerContext:
     store: Store
     scorers: Scorers
     queue: JobQueue
+    engine: Engine = embedded
     on_report: Callable[[OrderReport], None] = lambda report: None
 
     def handlers(self) -> dict[str, Handler]:
@@ -73,7 +76,7 @@ class WorkerContext:
 
     def _order(self, context: JobContext, *, publish: bool) -> dict[str, Any]:
         settings = self.settings.model_copy(update=dict(context.job.payload))
-        orders = OrderMaker(settings, self.studio, self.store, self.scorers)
+        orders = OrderMaker(settings, self.studio, self.store, self.scorers, self.engine)
         report = orders.run(context.job.project_id, _attempt(context), publish=publish)
         for task_id, reason in report.skipped.items():
             context.log(f"skipped task {task_id}: {reason}")

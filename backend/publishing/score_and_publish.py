@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+from backend.engines.engine import Engine, embedded
 from backend.errors import NothingToRankError
 from backend.label_studio.client import Studio
 from backend.label_studio.label_map import LabelMap
@@ -42,13 +43,22 @@ class OrderMaker:
         studio: where tasks come from and orders go to.
         store: what is kept.
         scorers: the models.
+        engine: where the models are run.
     """
 
-    def __init__(self, settings: Settings, studio: Studio, store: Store, scorers: Scorers) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        studio: Studio,
+        store: Store,
+        scorers: Scorers,
+        engine: Engine = embedded,
+    ) -> None:
         self._settings = settings
         self._studio = studio
         self._store = store
         self._scorers = scorers
+        self._engine = engine
         self._answers = AnnotationStore(store)
         self._ranker = PoolRanker(settings, store)
         self._assignments = Assignments(store)
@@ -80,7 +90,8 @@ class OrderMaker:
         self._answers.forget_absent(project_id, (task.id for task in tasks))
         with self._scorers.lent(project_id) as scorer:
             label_map = LabelMap.build(project.label_config, scorer.class_names)
-            scoring = scorer.score(
+            scoring = self._engine(
+                scorer,
                 project_id,
                 tasks,
                 label_config=project.label_config,

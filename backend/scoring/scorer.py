@@ -125,7 +125,7 @@ class Scorer:
             StoreError: the store cannot be written.
         """
         report = ScoringReport()
-        todo = self._not_stored(project_id, tasks, data_field(label_config), embed, report)
+        todo = self._not_stored(project_id, tasks, data_field(label_config), report, embed=embed)
         done = len(tasks) - len(todo)
         on_progress(done, len(tasks))
 
@@ -161,18 +161,34 @@ class Scorer:
         self._save(project_id, batch)
         return report
 
+    def left_to_score(
+        self, project_id: int, tasks: Sequence[TaskRef], *, label_config: str
+    ) -> tuple[list[TaskRef], ScoringReport]:
+        """The tasks that `score` would score and embed now, and a report on the others.
+
+        Raises:
+            LabelConfigError: the label config names no image.
+            StoreError: the store cannot be read.
+        """
+        report = ScoringReport()
+        todo = self._not_stored(project_id, tasks, data_field(label_config), report, embed=True)
+        due = {item.task_id for item in todo}
+        return [task for task in tasks if task.id in due], report
+
     def _not_stored(
         self,
         project_id: int,
         tasks: Sequence[TaskRef],
         image_field: str,
-        embed: bool,
         report: ScoringReport,
+        *,
+        embed: bool,
     ) -> list[_Due]:
-        scored = self._store.scored_uris(project_id, self.detector_version)
+        detector, task_ids = self.detector_version, [task.id for task in tasks]
+        scored = self._store.scored_uris(project_id, detector, task_ids=task_ids)
         ready = scored
         if embed:
-            ready = self._store.scored_uris(project_id, self.detector_version, embedded=True)
+            ready = self._store.scored_uris(project_id, detector, embedded=True, task_ids=task_ids)
         todo: list[_Due] = []
         for task in tasks:
             try:

@@ -133,16 +133,26 @@ class Store(Database):
             self.upsert(connection, tables.scores, rows)
 
     def scored_uris(
-        self, project_id: int, detector: str, *, embedded: bool = False
+        self,
+        project_id: int,
+        detector: str,
+        *,
+        embedded: bool = False,
+        task_ids: Sequence[int] | None = None,
     ) -> dict[int, str]:
         """Task id -> the image URI it was scored from, for all tasks this detector has scored.
 
-        With `embedded`, only those that are embedded too.
+        With `embedded`, only those that are embedded too. With `task_ids`, those of them at least:
+        a few are looked up, many are read with the whole project.
         """
         c = tables.scores.c
         query = select(c.task_id, c.image_uri).where(*_scored(project_id, detector))
+        if embedded:
+            query = query.where(c.embedded)
+        if task_ids is not None and len(task_ids) <= _IDS_PER_QUERY:
+            query = query.where(c.task_id.in_(task_ids))
         with self.begin() as connection:
-            return _pairs(connection.execute(query.where(c.embedded) if embedded else query))
+            return _pairs(connection.execute(query))
 
     def score_columns(
         self, project_id: int, detector: str, task_ids: Sequence[int]

@@ -25,11 +25,20 @@ from backend.verbs.console import (
 )
 
 if TYPE_CHECKING:
+    from backend.engines.engine import Engine
     from backend.publishing.live_queue import OrderReport
+    from backend.settings import Settings
 
 _SKIPPED_SHOWN = 10
 
 StrategyName = Enum("StrategyName", {name: name for name in STRATEGIES}, type=str)  # type: ignore[misc]
+
+
+class EngineName(str, Enum):
+    """Where `score` runs the models."""
+
+    embedded = "embedded"
+    ray = "ray"
 
 
 def score(
@@ -44,6 +53,9 @@ def score(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Score and rank, but publish nothing.")
     ] = False,
+    engine: Annotated[
+        EngineName, typer.Option(help="Where the models run: here, or on a Ray cluster.")
+    ] = EngineName.embedded,
     as_json: Json = False,
 ) -> None:
     """Score a project's tasks, rank the unlabelled ones and publish the order."""
@@ -53,7 +65,8 @@ def score(
         "diversity_weight": diversity_weight,
     }
     given = {name: value for name, value in chosen.items() if value is not None}
-    report = _dry_run(project_id, given) if dry_run else _publish(project_id, given)
+    make = _dry_run if dry_run else _publish
+    report = make(project_id, given, engine)
     print_order_notes(report)
     if as_json:
         print(json.dumps(report.as_json()))
@@ -80,23 +93,35 @@ def print_order_notes(report: OrderReport) -> None:
         )
 
 
-def _dry_run(project_id: int, given: dict[str, Any]) -> OrderReport:
+def _engine(name: EngineName, settings: Settings) -> Engine:
+    from backend.engines.engine import embedded
+    from backend.engines.ray_data import RayData
+
+    return RayData(settings) if name is EngineName.ray else embedded
+
+
+def _dry_run(project_id: int, given: dict[str, Any], engine: EngineName) -> OrderReport:
     from backend.assembly import build_worker_context
     from backend.publishing.attempt import Attempt
     from backend.publishing.score_and_publish import OrderMaker
 
-    with build_worker_context(settings_with(**given)) as shop, progress_bars() as on_progress:
-        orders = OrderMaker(shop.settings, shop.studio, shop.store, shop.scorers)
+    settings = settings_with(**given)
+    with (
+        build_worker_context(settings, _engine(engine, settings)) as shop,
+        progress_bars() as on_progress,
+    ):
+        orders = OrderMaker(shop.settings, shop.studio, shop.store, shop.scorers, shop.engine)
         return orders.run(project_id, Attempt(on_progress=on_progress), publish=False)
 
 
-def _publish(project_id: int, given: dict[str, Any]) -> OrderReport:
+def _publish(project_id: int, given: dict[str, Any], engine: EngineName) -> OrderReport:
     from backend.assembly import build_worker_context
     from backend.job_kinds import PUBLISH
     from backend.verbs.jobs import run_as_job
 
     reports: list[OrderReport] = []
-    with build_worker_context(settings_with(**given)) as worker_context:
+    settings = settings_with(**given)
+    with build_worker_context(settings, _engine(engine, settings)) as worker_context:
         run_as_job(worker_context, PUBLISH, project_id, given, on_report=reports.append)
     return reports[0]
 

@@ -1,0 +1,1 @@
+"""Where a scoring runs its models: in this process, or in shards on other machines."""

@@ -86,9 +86,10 @@ class Settings(BaseSettings):
         description="Share of the tasks that is served at random instead of by rank: once "
         "labelled, models are evaluated on them and never trained on them.",
     )
-    publish: Literal["all", "queue"] = Field(
-        "all",
-        description="all: every unlabelled task gets boxes and a rank; queue: only the queue does.",
+    publish: Literal["auto", "all", "queue"] = Field(
+        "auto",
+        description="all: every unlabelled task gets boxes and a rank; queue: only the queue does; "
+        "auto: all below 20,000 tasks, else the queue.",
     )
     train_after: int = Field(
         50, ge=0, description="Newly labelled images that start a training; 0: only when asked."

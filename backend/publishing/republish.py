@@ -9,6 +9,7 @@ from math import inf
 from backend.label_studio.client import Studio
 from backend.label_studio.label_map import LabelMap
 from backend.publishing.attempt import Attempt
+from backend.publishing.extent import cut_to_extent
 from backend.publishing.live_queue import adopt_published
 from backend.publishing.send import Draft, OrderSender, new_publication, renewed
 from backend.ranking.ranked_pool import RankedPool, load_pool
@@ -76,6 +77,8 @@ class Republisher:
         rows = with_pins_first(first, [row for row in order if row.task_id in unlabelled])
         if not rows:
             return Republished("", 0, 0)
+        if live is None:
+            rows, _ = cut_to_extent(rows, self._settings, pinned=len(first))
         made_of = self._made_of(project_id, live, pool)
         names = self._store.class_names(made_of.detector) or ()
         label_map = LabelMap.build(project.label_config, names) if names else None

@@ -13,6 +13,7 @@ from backend.label_studio.client import Studio
 from backend.label_studio.label_map import LabelMap
 from backend.label_studio.records import ProjectInfo, TaskRef
 from backend.publishing.attempt import Attempt
+from backend.publishing.extent import cut_to_extent
 from backend.publishing.live_queue import (
     OrderReport,
     adopt_published,
@@ -107,8 +108,7 @@ class OrderMaker:
         report = self._report(project, scorer.detector_version, scoring, order, tasks, label_map)
         if publish:
             self._check_rankable(project, tasks, rows, scoring)
-            if self._settings.publish == "queue":
-                rows = rows[: max(self._settings.queue_limit, len(first))]
+            rows, note = cut_to_extent(rows, self._settings, pinned=len(first))
             self._hold_out(pool, [task for task in order if task.rank <= len(rows)])
             made_of = new_publication(
                 project_id,
@@ -119,7 +119,7 @@ class OrderMaker:
             )
             sent = self._send(Draft(made_of, rows, scorer.class_names, label_map), attempt)
             report.model_version = sent.version
-            report.warnings += [sent.note] if sent.note else []
+            report.warnings += filter(None, (note, sent.note))
         return report
 
     def _send(self, draft: Draft, attempt: Attempt) -> Sent:

@@ -31,8 +31,8 @@ from backend.turnstile import Turnstile
 # 100,000 tasks with 512 dims of the image and as many of its objects take up about 220 MB.
 _MAX_BYTES = 2**30
 _MAX_ORDERS = 16
-# Scores, standing and place of a task, and its hash as a Python string.
-_BYTES_PER_TASK = 160
+# Scores, standing, place, mark and leader of a task, and its hash as a Python string.
+_BYTES_PER_TASK = 172
 
 
 @dataclass(frozen=True)

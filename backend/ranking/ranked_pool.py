@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from backend.ranking.candidates import Candidates, RankOptions
 from backend.ranking.holdout import deal, shuffled
+from backend.ranking.kept_groups import KeptGroups
 from backend.ranking.order import RankedTask, order_rows, ranked_tasks
 from backend.store.database import utc
 from backend.store.pools import pool_row, save_pool_row
@@ -52,6 +53,7 @@ class RankedPool:
         columns: the scores of the N tasks, by ascending task id.
         standing: (N,) values of `TaskRole`.
         order: (M,) row numbers of `columns`, first place first.
+        groups: the near-duplicates; None in pools that were ranked before these were kept.
     """
 
     project_id: int
@@ -63,6 +65,7 @@ class RankedPool:
     columns: ScoreColumns
     standing: NDArray[np.uint8]
     order: NDArray[np.int32]
+    groups: KeptGroups | None = None
 
     def ordered(
         self, options: RankOptions, embeddings: NDArray[np.float16] | None = None
@@ -157,6 +160,9 @@ def load_pool(store: Store, project_id: int) -> RankedPool | None:
             class_weight=found.get("class_weight", np.ones(len(found["task_ids"]))),
         )
         standing, order = found["standing"], found["order"]
+        groups = None
+        if "marks" in found:
+            groups = KeptGroups(columns.task_ids, found["marks"], found["leaders"])
     return RankedPool(
         project_id=row.project_id,
         detector=row.detector,
@@ -167,6 +173,7 @@ def load_pool(store: Store, project_id: int) -> RankedPool | None:
         columns=columns,
         standing=standing,
         order=order,
+        groups=groups,
     )
 
 
@@ -181,5 +188,7 @@ def _pack(pool: RankedPool) -> bytes:
         "class_weight": columns.class_weight,
         **columns.scores,
     }
+    if pool.groups is not None:
+        arrays.update(marks=pool.groups.marks, leaders=pool.groups.leaders)
     np.savez(packed, **arrays)
     return zlib.compress(packed.getvalue(), level=1)

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from backend.errors import ScoreError
 from backend.selection.lazy_greedy import LazyGreedy, UnitRows
-from backend.selection.near_duplicates import find_leaders
+from backend.selection.near_duplicates import UNREAD, find_leaders
 
 __all__ = [
     "Pick",
@@ -271,32 +271,48 @@ def find_representatives(
     labelled: Embeddings | None = None,
     duplicate_threshold: float | None = 0.95,
     keys: Sequence[Hashable] | None = None,
-) -> NDArray[np.bool_]:
-    """Tell which images represent a group of near-duplicates: what costs `rank` most.
+    earlier: Indices | None = None,
+    new_labelled: NDArray[np.bool_] | None = None,
+) -> Indices:
+    """Find the image that represents each group of near-duplicates: what costs `rank` most.
 
     They do not depend on how much diversity counts, so that one search serves every
     `diversity_weight`: see `rank_represented`.
 
     Args:
         embeddings, utilities, labelled, duplicate_threshold, keys: as `rank` takes them.
+        earlier: (N,) what an earlier call returned, see `find_leaders` of
+            `backend.selection.near_duplicates`; rows where it is known have their old utilities.
+        new_labelled: (M,) the labelled rows that the earlier call did not have.
 
     Returns:
-        (N,) True for the representatives.
+        (N,) as `groups` of `rank`, but UNREAD for an image that another of its key stands for.
 
     Raises:
         ScoreError: a shape or range that does not hold, or a row that is zero or not finite.
 
     >>> photos = np.array([[1.0, 0.0], [0.999, 0.0447], [0.0, 1.0]])
     >>> find_representatives(photos, [0.8, 0.9, 0.1]).tolist()
-    [False, True, True]
+    [1, 1, 2]
     """
     rows = UnitRows(embeddings)
     values = _checked_utilities(utilities, len(rows))
     threshold = None if duplicate_threshold is None else _checked_threshold(duplicate_threshold)
     by_utility = _by_utility(values, _priority(len(rows), None))
-    found: NDArray[np.bool_] = _groups(
-        rows, by_utility, threshold, keys, _known(rows, labelled)
-    ) == np.arange(len(rows))
+    heads = _heads(by_utility, keys)
+    read = by_utility[heads[by_utility] == by_utility]
+    found = np.full(len(rows), UNREAD, dtype=np.intp)
+    found[read] = read
+    if threshold is not None:
+        known = _known(rows, labelled)
+        found[read] = find_leaders(
+            rows,
+            read,
+            threshold=threshold,
+            labelled=known,
+            earlier=earlier,
+            new_labelled=new_labelled,
+        )
     return found
 
 
@@ -313,7 +329,7 @@ def rank_represented(
 
     Args:
         embeddings, utilities, limit, diversity_weight, labelled: as `rank` takes them.
-        represents: (N,) as `find_representatives` returned it.
+        represents: (N,) True for the images that `find_representatives` returned.
 
     Returns:
         (N,) all row numbers, the one to label first in front.

@@ -9,7 +9,11 @@ Each measurement runs in a process of its own, so that no memory is left over fr
   apart are compared exactly, so that both decide by the same numbers.
 - `memory`: the highest resident set of a process that makes the data in place and picks, less
   what it was before the data (imports), over the size of the matrix. 1.0 is the matrix alone.
+- `mapped`: `memory` with the matrix in a file that is mapped into memory, written by another
+  process; the pages of the file that are resident count.
 - `rank`: near-duplicates grouped, then picked.
+- `again`: near-duplicates grouped with 1,000 new rows, where the groups of all others are known;
+  all compared, then the new ones only, by turns.
 
 Data: `uniform` embeddings have nothing in common; `scenes` are what cameras collect: themes, in
 them scenes of very unequal size, in these views from nearly identical to merely related.
@@ -27,20 +31,30 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.diversity import gamma_of, near_duplicate_groups, pick_diverse, rank
+from backend.diversity import (
+    find_representatives,
+    gamma_of,
+    near_duplicate_groups,
+    pick_diverse,
+    rank,
+)
+from backend.selection.near_duplicates import UNREAD
 from benchmarks.machine import cpu_model
 
 DIMS = 512
 BLOCK = 4096
 WEIGHTS = (0.1, 0.4, 0.7, 1.0)
 REPEATS = 3
+NEW = 1000
 
 Matrix = NDArray[np.float32]
 
@@ -200,6 +214,64 @@ def measure_memory(data: str, rows: int, n: int, labels: int) -> dict[str, Any]:
     }
 
 
+def measure_mapped(data: str, rows: int, n: int, labels: int) -> dict[str, Any]:
+    """The highest resident set of picking from a mapped file, over the size of the matrix."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "embeddings.npy"
+        write = f"import numpy as np; from benchmarks.selection import *; np.save({str(path)!r}, "
+        write += f"DATA[{data!r}](np.random.default_rng(0), {rows}))"
+        subprocess.run([sys.executable, "-c", write], check=True)
+        before = peak_bytes()
+        matrix = np.load(path, mmap_mode="r")
+        utilities = np.random.default_rng(1).beta(2, 4, size=rows)
+        seconds, _ = timed(lambda: pick_diverse(matrix, utilities, n))
+    size = matrix.nbytes
+    return {
+        "data": data,
+        "rows": rows,
+        "picks": n,
+        "labelled": labels,
+        "seconds": round(seconds, 3),
+        "matrix_mb": round(size / 1e6),
+        "peak_x": round((peak_bytes() - before) / size, 2),
+        "peak_with_imports_x": round(peak_bytes() / size, 2),
+    }
+
+
+def measure_again(data: str, rows: int, n: int, labels: int) -> dict[str, Any]:
+    """Grouping all rows, and grouping them where only `NEW` of them are new."""
+    embeddings, utilities, labelled = pool(data, rows + NEW, labels)
+    old = np.sort(np.random.default_rng(1).permutation(rows + NEW)[:rows])
+    found = find_representatives(embeddings[old], utilities[old], labelled=labelled)
+    earlier = np.full(rows + NEW, UNREAD, dtype=np.intp)
+    earlier[old] = np.where(found < 0, found, old[found])
+    new_labelled = np.zeros(labels, dtype=np.bool_)
+    seconds: dict[str, list[float]] = {"all": [], "new": []}
+    groups = {}
+    for _ in range(REPEATS):
+        for side, known in (("all", None), ("new", earlier)):
+            took, groups[side] = timed(
+                lambda known=known: find_representatives(  # type: ignore[misc]
+                    embeddings,
+                    utilities,
+                    labelled=labelled,
+                    earlier=known,
+                    new_labelled=None if known is None else new_labelled,
+                )
+            )
+            seconds[side].append(round(took, 2))
+    return {
+        "data": data,
+        "rows": rows,
+        "new_rows": NEW,
+        "labelled": labels,
+        "all_seconds": seconds["all"],
+        "new_seconds": seconds["new"],
+        "ratio": round(statistics.median(seconds["all"]) / statistics.median(seconds["new"]), 1),
+        "identical": bool((groups["all"] == groups["new"]).all()),
+    }
+
+
 def measure_rank(data: str, rows: int, n: int, labels: int) -> dict[str, Any]:
     """Grouping alone, and the whole rank."""
     embeddings, utilities, labelled = pool(data, rows, labels)
@@ -219,7 +291,9 @@ def measure_rank(data: str, rows: int, n: int, labels: int) -> dict[str, Any]:
 MEASUREMENTS: dict[str, Callable[[str, int, int, int], Any]] = {
     "pick": measure_pick,
     "memory": measure_memory,
+    "mapped": measure_mapped,
     "rank": measure_rank,
+    "again": measure_again,
 }
 
 
@@ -277,6 +351,8 @@ def report(*, quick: bool) -> dict[str, Any]:
         ],
         "memory": [apart("memory", data, rows, n, known) for data in DATA for known in (0, labels)],
         "large": [apart("memory", data, large, 2 * n, 0) for data in DATA],
+        "mapped": [apart("mapped", data, large, 2 * n, 0) for data in DATA],
+        "again": [apart("again", data, rows, n, labels) for data in DATA],
         "rank": [
             apart("rank", data, count, n, labels) for data in DATA for count in (rows // 4, rows)
         ],

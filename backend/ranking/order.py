@@ -5,7 +5,7 @@ No model runs here and nothing is fetched: re-ranking for another strategy or we
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from backend.detections import features_name, is_features_name
 from backend.errors import StoreError
 from backend.ranking.candidates import Candidates, Embeddings, RankOptions, public_scores
-from backend.selection.embeddings import join_rows, near_duplicate_cosine
+from backend.selection.embeddings import Whitening, join_rows, near_duplicate_cosine
 from backend.store.scores import IMAGE_VIEW, OBJECT_VIEW, ScoreColumns, Store
 from backend.strategies import STRATEGIES
 from backend.uncertainty import ImageScores
@@ -86,14 +86,21 @@ class PoolRows:
     Args:
         rows: (N, D) unit rows.
         near: the cosine from which two of them are near-duplicates.
+        whitenings: view -> how its vectors were whitened. Kept, so that the next ranking of the
+            pool makes the same rows of the same vectors.
     """
 
     rows: NDArray[np.float16]
     near: float
+    whitenings: Mapping[str, Whitening]
 
 
 def load_embeddings(
-    store: Store, encoder: str, detector: str, image_hashes: Sequence[str]
+    store: Store,
+    encoder: str,
+    detector: str,
+    image_hashes: Sequence[str],
+    whitenings: Mapping[str, Whitening],
 ) -> PoolRows:
     """The stored vectors of N images and of their objects, joined; see `join_rows`.
 
@@ -102,6 +109,8 @@ def load_embeddings(
         encoder: whose vectors of whole images.
         detector: the version of the detector whose objects.
         image_hashes: of the N images.
+        whitenings: those of the last ranking, of the same vectors; made again for a pool that has
+            doubled since.
 
     Raises:
         StoreError: an image has no vector, or its objects have none.
@@ -113,11 +122,27 @@ def load_embeddings(
                 f"no image has an embedding by {encoder}: run `python -m backend score` for this "
                 "project."
             )
-        return PoolRows(np.empty((0, 0), dtype=np.float16), 1.0)
+        return PoolRows(np.empty((0, 0), dtype=np.float16), 1.0, {})
+    found = {IMAGE_VIEW: images}
     # An export without features has no vector of any object.
     objects = store.vectors(features_name(detector), OBJECT_VIEW, image_hashes)
+    if objects is not None:
+        found[OBJECT_VIEW] = objects
     whitened = is_features_name(encoder)
+    made = {
+        view: _whitening(vectors, whitenings.get(view))
+        for view, vectors in found.items()
+        if view == OBJECT_VIEW or whitened
+    }
     return PoolRows(
-        join_rows(images, objects, whitened=whitened),
+        join_rows([(vectors, made.get(view)) for view, vectors in found.items()]),
         near_duplicate_cosine(whitened=whitened, objects=objects is not None),
+        made,
     )
+
+
+def _whitening(vectors: NDArray[np.float16], before: Whitening | None) -> Whitening:
+    fits = before is not None and before.still_fits(len(vectors))
+    if before is not None and fits and before.mean.shape == vectors.shape[1:]:
+        return before
+    return Whitening.fit(vectors)

@@ -30,8 +30,8 @@ from backend.turnstile import Turnstile
 # 100,000 tasks with 512 dims of the image and as many of its objects take up about 220 MB.
 _MAX_BYTES = 2**30
 _MAX_ORDERS = 16
-# Scores, standing and place of a task, and its hash as a Python string.
-_BYTES_PER_TASK = 160
+# Scores, standing, place, mark and leader of a task, and its hash as a Python string.
+_BYTES_PER_TASK = 172
 
 
 @dataclass(frozen=True)
@@ -212,8 +212,13 @@ class PoolCache:
         found = held.embeddings  # may be dropped by another thread at any time
         if found is None:
             kept = held.kept
-            hashes = kept.columns.image_hashes
-            found = load_embeddings(self._store, kept.encoder, kept.detector, hashes).rows
+            found = load_embeddings(
+                self._store,
+                kept.encoder,
+                kept.detector,
+                kept.columns.image_hashes,
+                kept.whitenings,
+            ).rows
             held.embeddings = found
         return found
 

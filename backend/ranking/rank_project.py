@@ -17,8 +17,10 @@ from backend.label_studio.records import TaskRef
 from backend.metrics import timed
 from backend.ranking.candidates import RankOptions, utilities
 from backend.ranking.holdout import is_random_pick
+from backend.ranking.kept_groups import KeptGroups, marks_of
 from backend.ranking.order import load_embeddings
-from backend.ranking.ranked_pool import RankedPool, TaskRole
+from backend.ranking.ranked_pool import RankedPool, TaskRole, load_pool
+from backend.selection.near_duplicates import UNREAD
 from backend.settings import Settings
 from backend.store.annotations import AnnotationStore
 from backend.store.scores import ScoreColumns, Store
@@ -71,9 +73,19 @@ class PoolRanker:
         ranked_at = datetime.now(timezone.utc)
         task_ids = [task.id for task in pool.tasks]
         columns = self._store.score_columns(pool.project_id, pool.detector, task_ids)
-        # Of all tasks together: rows that are whitened may be compared within one call only.
-        found = load_embeddings(self._store, pool.encoder, pool.detector, columns.image_hashes)
+        before = load_pool(self._store, pool.project_id)
+        found = load_embeddings(
+            self._store,
+            pool.encoder,
+            pool.detector,
+            columns.image_hashes,
+            before.whitenings if before and before.sees_as(pool.detector, pool.encoder) else {},
+        )
         options = replace(options, duplicate_threshold=found.near)
+        standing = self._roles(pool, columns)
+        groups = self._groups(pool, columns, options, found.rows, standing, before)
+        represents = groups.leaders == np.arange(len(standing))
+        standing[represents & (standing == TaskRole.DUPLICATE)] = TaskRole.REPRESENTATIVE
         ranked = RankedPool(
             project_id=pool.project_id,
             detector=pool.detector,
@@ -82,34 +94,67 @@ class PoolRanker:
             options=options,
             validation_share=self._settings.validation_share,
             columns=columns,
-            standing=self._standing(pool, columns, options, found.rows),
+            standing=standing,
             order=np.empty(0, dtype=np.int32),
+            groups=groups,
+            whitenings=found.whitenings,
         )
         return ranked.ordered(options, found.rows)
 
-    def _standing(
+    def _roles(self, pool: Pool, columns: ScoreColumns) -> NDArray[np.uint8]:
+        """(N,) the role of each task, DUPLICATE for all that are to be ranked."""
+        standing = np.full(len(columns.task_ids), TaskRole.DUPLICATE, dtype=np.uint8)
+        standing[np.isin(columns.task_ids, list(self.random_picks(pool)))] = TaskRole.BY_CHANCE
+        labelled = [task.id for task in pool.tasks if task.is_labeled]
+        standing[np.isin(columns.task_ids, labelled)] = TaskRole.LABELLED
+        return standing
+
+    def _groups(
         self,
         pool: Pool,
         columns: ScoreColumns,
         options: RankOptions,
         embeddings: NDArray[np.float16],
-    ) -> NDArray[np.uint8]:
-        standing = np.full(len(columns.task_ids), TaskRole.DUPLICATE, dtype=np.uint8)
-        standing[np.isin(columns.task_ids, list(self.random_picks(pool)))] = TaskRole.BY_CHANCE
-        labelled = [task.id for task in pool.tasks if task.is_labeled]
-        standing[np.isin(columns.task_ids, labelled)] = TaskRole.LABELLED
+        standing: NDArray[np.uint8],
+        before: RankedPool | None,
+    ) -> KeptGroups:
+        """The near-duplicates; what the last ranking found is not compared again.
+
+        Also where the strategy does not spread: another one may be asked for.
+        """
         ranked = np.flatnonzero(standing == TaskRole.DUPLICATE)
+        labelled = np.flatnonzero(standing == TaskRole.LABELLED)
+        useful = utilities(columns, options)
+        marks = marks_of(embeddings, useful, standing == TaskRole.LABELLED)
+        carried: NDArray[np.intp] = np.full(len(standing), UNREAD, dtype=np.intp)
+        if (
+            before is not None
+            and before.groups is not None
+            and before.options.duplicate_threshold == options.duplicate_threshold
+        ):
+            carried = before.groups.carried_to(columns.task_ids, marks)
+        # As `find_representatives` counts: rows that are ranked from 0, labelled ones from -1 down.
+        number = np.full(len(standing), UNREAD, dtype=np.intp)
+        number[ranked], number[labelled] = np.arange(len(ranked)), -1 - np.arange(len(labelled))
+        known = carried != UNREAD
+        earlier = np.full(len(standing), UNREAD, dtype=np.intp)
+        earlier[known] = number[carried[known]]
+        leaders = np.full(len(standing), UNREAD, dtype=np.int32)
+        leaders[labelled] = labelled
         if len(ranked):
-            # Also where the strategy does not spread: another one may be asked for.
-            represents = find_representatives(
+            found = find_representatives(
                 embeddings[ranked],
-                utilities(columns, options)[ranked],
-                labelled=embeddings[standing == TaskRole.LABELLED],
+                useful[ranked],
+                labelled=embeddings[labelled],
                 duplicate_threshold=options.duplicate_threshold,
                 keys=self._sequence_keys(pool, columns.task_ids[ranked]),
+                earlier=earlier[ranked],
+                new_labelled=~known[labelled],
             )
-            standing[ranked[represents]] = TaskRole.REPRESENTATIVE
-        return standing
+            read = found != UNREAD
+            rows = np.concatenate([ranked, labelled[::-1]])  # -1 - m counts from the end
+            leaders[ranked[read]] = rows[found[read]]
+        return KeptGroups(columns.task_ids, marks, leaders)
 
     def random_picks(self, pool: Pool) -> set[int]:
         """The tasks of the hold-out: those marked so before, and those the hash picks."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import io
 import json
 import zlib
-from collections.abc import Sequence, Set
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import IntEnum
 from typing import Any
@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 
 from backend.ranking.candidates import Candidates, RankOptions
 from backend.ranking.holdout import deal, shuffled
+from backend.ranking.kept_groups import KeptGroups
 from backend.ranking.order import RankedTask, order_rows, ranked_tasks
+from backend.selection.embeddings import Whitening
 from backend.store.database import utc
 from backend.store.pools import pool_row, save_pool_row
-from backend.store.scores import ScoreColumns, Store
+from backend.store.scores import IMAGE_VIEW, OBJECT_VIEW, ScoreColumns, Store
 from backend.uncertainty import MEASURES
 
 _ROWS_AT_ONCE = 4096
@@ -52,6 +54,8 @@ class RankedPool:
         columns: the scores of the N tasks, by ascending task id.
         standing: (N,) values of `TaskRole`.
         order: (M,) row numbers of `columns`, first place first.
+        groups: the near-duplicates; None in pools that were ranked before these were kept.
+        whitenings: see `PoolRows`; those of `detector` and `encoder`.
     """
 
     project_id: int
@@ -63,6 +67,12 @@ class RankedPool:
     columns: ScoreColumns
     standing: NDArray[np.uint8]
     order: NDArray[np.int32]
+    groups: KeptGroups | None = None
+    whitenings: Mapping[str, Whitening] = field(default_factory=dict)
+
+    def sees_as(self, detector: str, encoder: str) -> bool:
+        """Whether its rows were made of vectors by these two."""
+        return (self.detector, self.encoder) == (detector, encoder)
 
     def ordered(
         self, options: RankOptions, embeddings: NDArray[np.float16] | None = None
@@ -157,6 +167,16 @@ def load_pool(store: Store, project_id: int) -> RankedPool | None:
             class_weight=found.get("class_weight", np.ones(len(found["task_ids"]))),
         )
         standing, order = found["standing"], found["order"]
+        groups = None
+        if "marks" in found:
+            groups = KeptGroups(columns.task_ids, found["marks"], found["leaders"])
+        whitenings = {
+            view: Whitening(
+                found[f"{view}_mean"], found[f"{view}_scaled"], int(found[f"{view}_fitted_on"])
+            )
+            for view in (IMAGE_VIEW, OBJECT_VIEW)
+            if f"{view}_mean" in found
+        }
     return RankedPool(
         project_id=row.project_id,
         detector=row.detector,
@@ -167,6 +187,8 @@ def load_pool(store: Store, project_id: int) -> RankedPool | None:
         columns=columns,
         standing=standing,
         order=order,
+        groups=groups,
+        whitenings=whitenings,
     )
 
 
@@ -181,5 +203,9 @@ def _pack(pool: RankedPool) -> bytes:
         "class_weight": columns.class_weight,
         **columns.scores,
     }
+    if pool.groups is not None:
+        arrays.update(marks=pool.groups.marks, leaders=pool.groups.leaders)
+    for view, whitening in pool.whitenings.items():
+        arrays |= {f"{view}_{part}": value for part, value in vars(whitening).items()}
     np.savez(packed, **arrays)
     return zlib.compress(packed.getvalue(), level=1)

@@ -5,6 +5,7 @@ Glossary: N images, D dimensions of an image's vector, E of its objects'.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,33 +46,29 @@ def near_duplicate_cosine(*, whitened: bool, objects: bool) -> float:
 
 
 def join_rows(
-    images: NDArray[np.floating], objects: NDArray[np.floating] | None, *, whitened: bool
+    views: Sequence[tuple[NDArray[np.floating], Whitening | None]],
 ) -> NDArray[np.float16]:
-    """Put each image and its objects side by side.
+    """Put the vectors of each image and of its objects side by side.
 
     The cosine of two rows is the weighted mean of the cosine of the images and the cosine of their
-    objects. A detector's features share a large common part: as they are, most of a pool are
-    near-duplicates. So the objects are whitened, and the images where they come from a detector.
+    objects.
 
     Args:
-        images: (N, D) unit vectors of the whole images.
-        objects: (N, E) unit vectors of their objects, by a detector; None: there are none.
-        whitened: whether to whiten the images too.
+        views: unit vectors and how to whiten them: (N, D) of the whole images, then, where there
+            are any, (N, E) of their objects.
 
     Returns:
-        (N, D + E) unit rows. Rows of one call may be compared, whitened ones of two calls may not.
+        (N, D + E) unit rows. Rows may be compared that were whitened alike.
     """
-    views = [(images, whitened, 1.0)]
-    if objects is not None:
-        views = [(images, whitened, 1 - OBJECT_SHARE), (objects, True, OBJECT_SHARE)]
-    rows = np.empty((len(images), sum(view.shape[1] for view, _, _ in views)), dtype=np.float16)
+    shares = (1 - OBJECT_SHARE, OBJECT_SHARE) if len(views) > 1 else (1.0,)
+    width = sum(vectors.shape[1] for vectors, _ in views)
+    rows = np.empty((len(views[0][0]), width), dtype=np.float16)
     column = 0
-    for view, to_whiten, share in views:
-        whiten = Whitening.fit(view) if to_whiten else None
-        columns = slice(column, column := column + view.shape[1])
+    for (vectors, whiten), share in zip(views, shares, strict=True):
+        columns = slice(column, column := column + vectors.shape[1])
         # A few at a time: as float32 they take up twice the memory.
-        for start in range(0, len(view), _ROWS_AT_ONCE):
-            part = view[start : start + _ROWS_AT_ONCE].astype(np.float32)
+        for start in range(0, len(vectors), _ROWS_AT_ONCE):
+            part = vectors[start : start + _ROWS_AT_ONCE].astype(np.float32)
             part = part if whiten is None else whiten(part)
             rows[start : start + _ROWS_AT_ONCE, columns] = part * np.float32(np.sqrt(share))
     return rows
@@ -81,6 +78,8 @@ def join_rows(
 class Whitening:
     """Turns vectors into directions in which every principal component counts about the same.
 
+    A detector's vectors share a large common part: as they are, most of a pool are near-duplicates.
+
     PCA whitening (Jegou and Chum, 2012, "Negative evidences and co-occurences in image retrieval"),
     with a share of the mean variance added to each, so that directions in which nothing differs
     do not count, and near-duplicates stay near in a pool of a few images.
@@ -88,24 +87,36 @@ class Whitening:
     Args:
         mean: (D,) of the vectors.
         scaled: (D, D) the components, as columns divided by the spread of each.
+        fitted_on: how many vectors there were.
     """
 
     mean: NDArray[np.float32]
     scaled: NDArray[np.float32]
+    fitted_on: int
 
     @classmethod
     def fit(cls, rows: NDArray[np.floating]) -> Whitening:
         """By (N, D) vectors, evenly spaced ones of many."""
+        count = len(rows)
         rows = rows[:: -(-len(rows) // _FIT_ROWS) or 1].astype(np.float64)
         if len(rows) < 2:
-            return cls(np.zeros(rows.shape[1], np.float32), np.eye(rows.shape[1], dtype=np.float32))
+            dims = rows.shape[1]
+            return cls(np.zeros(dims, np.float32), np.eye(dims, dtype=np.float32), count)
         mean = rows.mean(axis=0)
         rows -= mean
         variances, components = np.linalg.eigh(rows.T @ rows / len(rows))
         ridge = max(_RIDGE, _RIDGE_IMAGES / len(rows))
         scales = np.sqrt(variances.clip(0) + ridge * variances.mean())
         scaled = components / np.maximum(scales, 1e-9)
-        return cls(mean.astype(np.float32), scaled.astype(np.float32))
+        return cls(mean.astype(np.float32), scaled.astype(np.float32), count)
+
+    def still_fits(self, count: int) -> bool:
+        """Whether `count` vectors are not so many more that another one would know more of them.
+
+        One that is kept leaves rows as they were, so that near-duplicates need not be looked for
+        again.
+        """
+        return count < 2 * self.fitted_on
 
     def __call__(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N, D) vectors as unit rows; one that is the mean, which has no direction, as it is."""

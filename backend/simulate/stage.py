@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from backend.errors import HardestFirstError, SimulationError
 from backend.progress import Progress
-from backend.selection.embeddings import join_rows
+from backend.selection.embeddings import Whitening, join_rows
 from backend.settings import Settings
 from backend.simulate.datasets import LabelledImage, ReplayData
 from backend.simulate.plan import ReplayPlan
@@ -63,8 +63,12 @@ class Stage:
 
     def joined(self, objects: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """(P, D + E) the rows that images are compared by; `objects`: (P, E)."""
+        images = self.embeddings()
         whitened = self.settings.encoder == "detector"
-        return join_rows(self.embeddings(), objects, whitened=whitened).astype(np.float32)
+        views = [(images, Whitening.fit(images) if whitened else None)]
+        if objects is not None:
+            views.append((objects, Whitening.fit(objects)))
+        return join_rows(views).astype(np.float32)
 
     def encoder(self, device: str) -> Encoder:
         """What embeds images and objects, the same in all rounds.

@@ -10,15 +10,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import settings as property_settings
+from hypothesis import strategies as st
 from sqlalchemy import select, update
 
 from backend.detections import Detections, features_name
 from backend.diversity import find_representatives, rank, rank_represented
 from backend.errors import ScoreError
 from backend.label_studio.records import TaskRef
+from backend.ranking.kept_groups import KeptGroups, marks_of
 from backend.ranking.rank_project import Pool, PoolRanker
 from backend.ranking.ranked_pool import RankedPool, TaskRole, load_pool, save_pool
-from backend.selection.embeddings import join_rows, near_duplicate_cosine
+from backend.selection import near_duplicates
+from backend.selection.embeddings import Whitening, join_rows, near_duplicate_cosine
+from backend.selection.near_duplicates import UNREAD
 from backend.settings import Settings
 from backend.store import tables
 from backend.store.annotations import AnnotationStore, StoredAnnotation
@@ -49,7 +55,7 @@ def test_known_representatives_give_the_order_of_a_rank_that_looks_for_them(
     utilities = np.random.default_rng(3).random(count).round(1)
     keys = [f"film {row % 50}" if row % 2 else None for row in range(count)] if has_keys else None
     search = {"labelled": known, "duplicate_threshold": threshold, "keys": keys}
-    represents = find_representatives(rows, utilities, **search)
+    represents = find_representatives(rows, utilities, **search) == np.arange(count)
     for weight in (0.0, 0.4, 1.0):
         expected = rank(rows, utilities, limit=30, diversity_weight=weight, **search)
         found = rank_represented(
@@ -188,7 +194,8 @@ def test_the_order_is_the_diverse_one_away_from_what_is_labelled(
     tasks = PoolRanker(settings, store).rank(pool).tasks()
     hashes = [f"hash{task}" for task in range(1, 61)]
     images = store.vectors("e1", IMAGE_VIEW, hashes)
-    rows = join_rows(images, store.vectors("detector-d1", OBJECT_VIEW, hashes), whitened=False)
+    objects = store.vectors("detector-d1", OBJECT_VIEW, hashes)
+    rows = join_rows([(images, None), (objects, Whitening.fit(objects))])
     near = near_duplicate_cosine(whitened=False, objects=True)
     scores = {task.task_id: task.uncertainty_score for task in tasks}
     weights = store.score_columns(7, "d1", range(1, 61)).class_weight
@@ -215,3 +222,93 @@ def test_the_random_share_is_dealt_in_by_chance(store: Store) -> None:
         by_chance.append([task.task_id for task in picked])
     # Whatever the strategy: the same ones, in the same order.
     assert by_chance[0] == by_chance[1] != sorted(by_chance[0])
+
+
+def grouped(
+    rows: Any, useful: Any, roles: Any, films: Any, before: KeptGroups | None, tasks: Any
+) -> KeptGroups:
+    """The groups of some tasks; roles: 0 held out, 1 ranked, 2 labelled."""
+    ranked, labelled = np.flatnonzero(roles == 1), np.flatnonzero(roles == 2)
+    marks = marks_of(rows, useful, roles == 2)
+    earlier, new_labelled = None, None
+    if before is not None:
+        carried = before.carried_to(tasks, marks)
+        number = np.full(len(tasks), UNREAD)
+        number[ranked], number[labelled] = np.arange(len(ranked)), -1 - np.arange(len(labelled))
+        earlier = np.array([UNREAD if row == UNREAD else number[row] for row in carried])[ranked]
+        new_labelled = carried[labelled] == UNREAD
+    found = find_representatives(
+        rows[ranked],
+        useful[ranked],
+        labelled=rows[labelled],
+        keys=films[ranked].tolist(),
+        earlier=earlier,
+        new_labelled=new_labelled,
+    )
+    leaders = np.full(len(tasks), UNREAD, dtype=np.int32)
+    leaders[labelled] = labelled
+    both = np.concatenate([ranked, labelled[::-1]])
+    leaders[ranked[found != UNREAD]] = both[found[found != UNREAD]]
+    return KeptGroups(tasks, marks, leaders)
+
+
+@property_settings(max_examples=300, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 80), st.sampled_from([0.05, 0.2, 0.5]))
+def test_groups_that_were_kept_change_no_group(seed: int, count: int, changing: float) -> None:
+    """Whatever changes between two rankings: tasks, labels, rows, utilities, films."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(near_duplicates, "READ", 7)
+        patch.setattr(near_duplicates, "TILE", 4)
+        rng = np.random.default_rng(seed)
+        tasks = np.arange(count)
+        rows = rows_of(count, seed).astype(np.float16)
+        useful = rng.random(count).round(1)
+        roles = rng.choice(3, size=count, p=[0.1, 0.7, 0.2])
+        films = np.array([None] * count, dtype=object)
+        films[rng.random(count) < 0.2] = "film"
+        there = rng.random(count) < 0.8
+        kept = None
+        for _turn in range(4):
+            now = [part[there] for part in (rows, useful, roles, films)]
+            again = grouped(*now, kept, tasks[there])
+            assert again.leaders.tolist() == grouped(*now, None, tasks[there]).leaders.tolist()
+            kept = again
+            there = rng.random(count) < np.where(there, 1 - changing / 2, 0.5)
+            for values, drawn in (
+                (rows, rows_of(count, seed)[rng.permutation(count)].astype(np.float16)),
+                (useful, rng.random(count).round(1)),
+                (roles, rng.choice(3, size=count, p=[0.1, 0.6, 0.3])),
+                (films, np.array([None, "film"], dtype=object)[rng.integers(2, size=count)]),
+            ):
+                which = rng.random(count) < changing / 4
+                values[which] = drawn[which]
+
+
+@pytest.mark.parametrize("encoder", ["e1", "detector-e1"])
+def test_a_pool_ranked_again_is_as_one_whose_groups_were_not_kept(
+    store: Store, encoder: str
+) -> None:
+    settings = Settings(sequence_field="film")
+    pool = pool_of(store, 90, encoder)
+    before = PoolRanker(settings, store).rank(replace(pool, tasks=pool.tasks[3:70]))
+    save_pool(store, replace(before, groups=None))
+    expected = PoolRanker(settings, store).rank(pool)
+    save_pool(store, before)
+    found = PoolRanker(settings, store).rank(pool)
+    assert places(found) == places(expected)
+    assert found.standing.tolist() == expected.standing.tolist()
+
+
+def test_few_new_images_leave_the_rows_of_the_others_as_they_were(store: Store) -> None:
+    pool = pool_of(store, 90)
+    ranker = PoolRanker(Settings(), store)
+    save_pool(store, ranker.rank(replace(pool, tasks=pool.tasks[:40])))
+    before = ranker.rank(replace(pool, tasks=pool.tasks[:50]))
+    save_pool(store, before)
+    after = ranker.rank(replace(pool, tasks=pool.tasks[:60]))
+    assert before.groups is not None
+    assert after.groups is not None
+    assert after.groups.marks[:50].tolist() == before.groups.marks.tolist()
+    # Of a pool that has doubled since, another one knows more.
+    assert after.whitenings["objects"].fitted_on == 40
+    assert ranker.rank(pool).whitenings["objects"].fitted_on == 90

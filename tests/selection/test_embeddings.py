@@ -21,7 +21,7 @@ def detector_like(scenes: int, frames: int) -> NDArray[np.float32]:
 
 
 def cosines(images: NDArray[np.float32], *, whitened: bool) -> NDArray[np.float32]:
-    rows = join_rows(images, None, whitened=whitened).astype(np.float32)
+    rows = join_rows([(images, Whitening.fit(images) if whitened else None)]).astype(np.float32)
     found: NDArray[np.float32] = rows @ rows.T
     return found
 
@@ -64,11 +64,18 @@ def test_a_part_of_many_images_tells_how_they_vary(monkeypatch: pytest.MonkeyPat
     assert np.corrcoef((whole @ whole.T).ravel(), (part @ part.T).ravel())[0, 1] > 0.9
 
 
+def test_a_whitening_is_kept_until_the_pool_has_doubled() -> None:
+    whiten = Whitening.fit(detector_like(10, 3))
+    assert whiten.still_fits(59)
+    assert not whiten.still_fits(60)
+
+
 def test_objects_count_as_much_as_the_image() -> None:
     image = np.tile(np.eye(4, 3, dtype=np.float32)[0], (4, 1))
     objects = np.eye(4, 5, dtype=np.float32)
-    rows = join_rows(image, objects, whitened=False).astype(np.float32)
-    alike = Whitening.fit(objects)(objects)
+    whiten = Whitening.fit(objects)
+    rows = join_rows([(image, None), (objects, whiten)]).astype(np.float32)
+    alike = whiten(objects)
     np.testing.assert_allclose(rows @ rows.T, 0.5 + 0.5 * alike @ alike.T, atol=2e-3)
     assert (alike @ alike.T)[0, 1] < 0
 

@@ -44,6 +44,7 @@ class RayData:
     def __init__(self, settings: Settings, *, shard_tasks: int = SHARD_TASKS) -> None:
         # Read when Ray is first imported: it reports to nobody.
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        log_records = logging.getLogRecordFactory()
         try:
             import ray.data  # noqa: F401  # optional and slow to import
         except ImportError:
@@ -51,6 +52,9 @@ class RayData:
                 "Ray is not installed: `pip install 'ray[data]>=2.50,<2.64'` on every machine, or "
                 "score without --engine ray"
             ) from None
+        finally:
+            # Ray's adds a field that every line would show.
+            logging.setLogRecordFactory(log_records)
         database = settings.database_url.get_secret_value()
         if settings.ray_address and not database.startswith("postgresql"):
             raise EngineError(

@@ -350,9 +350,11 @@ def test_projects_make_room_for_each_other(
     read: list[str] = []
     load = pool_memory.load_embeddings
 
-    def counted(store: Store, encoder: str, view: str, hashes: tuple[str, ...]) -> Any:
+    def counted(
+        store: Store, encoder: str, detector: str, hashes: tuple[str, ...], whitenings: Any
+    ) -> Any:
         read.append(hashes[0].split("-")[0])
-        return load(store, encoder, view, hashes)
+        return load(store, encoder, detector, hashes, whitenings)
 
     monkeypatch.setattr(pool_memory, "load_embeddings", counted)
     for project in (11, 12, 16):

@@ -158,7 +158,7 @@ class TestAFinishedTraining:
         assert detector.input_size == 64
         pixels = networks.scene(96, 72, 1)
         (found,) = detector.detect([detector.prepare(Picture(pixels, (96, 72)))])
-        assert found.class_scores.shape[1] == len(CLASSES)
+        assert found.detections.class_scores.shape[1] == len(CLASSES)
 
     def test_changed_the_weights(self, undisturbed: Undisturbed, base: Path) -> None:
         before, after = parameters(base), parameters(undisturbed[0].path)

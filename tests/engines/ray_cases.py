@@ -1,4 +1,4 @@
-"""Scoring on Ray: `test_engines.test_ray` runs this, in a process of its own."""
+"""Scoring on Ray, in a process of its own: see `test_engines.test_ray`."""
 
 from __future__ import annotations
 

@@ -286,7 +286,7 @@ def find_representatives(
         new_labelled: (M,) the labelled rows that the earlier call did not have.
 
     Returns:
-        (N,) as `groups` of `rank`, but UNREAD for an image that another of its key stands for.
+        (N,) as `groups` of `rank`, but UNREAD for images that another of the same key represents.
 
     Raises:
         ScoreError: a shape or range that does not hold, or a row that is zero or not finite.

@@ -22,7 +22,7 @@ from backend.label_studio.records import TaskRef
 from backend.scoring.scorer import Scorer, ScoringReport
 from backend.settings import Settings
 
-# An image that kills whoever scores it would otherwise be tried for ever.
+# An image that crashes each actor would otherwise be tried for ever.
 _RESTARTS = 3
 # Shards are lists of addresses: Ray's default of a third of the memory would be reserved for
 # nothing.
